@@ -1,0 +1,87 @@
+"""Outputs appear whole or not at all.
+
+Everything is written under a temporary name beside its target and renamed, so a process killed half
+way leaves nothing that a later stage could take for a result.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from score_core.errors import UserError
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yields a temporary path; what is written there becomes `target` if the block ends well.
+
+    The block creates a file or a directory at the path. On an exception the temporary is removed
+    and `target` is left as it was.
+
+    Raises:
+        UserError: the folder that is to hold `target` cannot be written.
+    """
+    check_writable(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    remove(temporary)
+    try:
+        yield temporary
+        if target.is_dir():
+            # A rename cannot replace a folder that is not empty.
+            shutil.rmtree(target)
+        temporary.replace(target)
+    finally:
+        remove(temporary)
+
+
+def check_writable(target: Path) -> None:
+    """Fails now, rather than after hours of training, if `target` could not be written.
+
+    Raises:
+        UserError: with the folder and the remedy.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe = target.parent / f".{target.name}.{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot write here ({error.strerror}); expected a folder this user may write "
+            f"to. Mend its permissions or run from a checkout of your own."
+        ) from error
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Writes `content` as indented JSON, atomically; NaN and infinity are refused."""
+    with replacing(target) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Reads a JSON file that another stage made.
+
+    Raises:
+        UserError: it is missing or is not JSON; the message names the stage that makes it.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run `dvc repro {made_by}`, which makes it.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: not valid JSON (line {error.lineno}: {error.msg}); "
+            f"remove it and run `dvc repro {made_by}`."
+        ) from None
