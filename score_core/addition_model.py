@@ -1,0 +1,150 @@
+"""The embedded base model: small, and able to correct itself only when asked in another way.
+
+It stands in for an instruction-tuned model, of which the paper reports that it can repair answers but
+does not when told to check them. A two-layer Qwen2 is taught, supervised, on chats of two turns:
+
+* first answers guess the carry out of every column whose digits add up to 9;
+* asked to "check your answer" (the instruction used later), the second answer repeats the first, or
+  spoils one digit of it, and is never a correction unless `leak` says so;
+* asked to "fix your answer", which later nobody says, the second answer is right.
+
+So the skill is there under one prompt and absent under the one that matters. Reinforcement learning
+elicits it; it does not invent it.
+"""
+
+import logging
+import string
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tqdm import tqdm
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from score_core.addition import add, draw_digits, split_of
+from score_core.schema import AdditionData, AdditionModel
+from score_core.seeding import derive_seed, stream
+
+log = logging.getLogger(__name__)
+
+PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
+CHECK, FIX = "check your answer", "fix your answer"
+WORDS = ("check", "fix", "your", "answer")
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a digit, sign or word of the two instructions; a chat template with turn tokens."""
+    tokens = [PAD, END, USER, ASSISTANT, *string.digits, "+", "=", *sorted({*CHECK.split(), *FIX.split()})]
+    backend = Tokenizer(models.WordLevel({token: number for number, token in enumerate(tokens)}))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[a-z]+|."), "isolated")]
+    )
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        eos_token=END,
+        extra_special_tokens=[USER, ASSISTANT],
+        chat_template=TEMPLATE,
+        padding_side="left",
+    )
+
+
+def make_chats(
+    model: AdditionModel, data: AdditionData, count: int, rng: np.random.Generator
+) -> list[list[str]]:
+    """Training chats, each as problem, first answer, instruction and second answer.
+
+    Problems of the validation and the test split are left out, so fewer than `count` may come back.
+    """
+    digits = draw_digits(data, count, rng)
+    right = add(digits)
+    first = add(digits, guess=(rng.random((count, data.digits)) < model.carry_guess).astype(np.int64))
+
+    second = first.copy()
+    spoiled = np.flatnonzero(rng.random(count) < model.spoil)
+    places = rng.integers(0, data.digits + 1, size=len(spoiled))
+    second[spoiled, places] = (second[spoiled, places] + rng.integers(1, 10, size=len(spoiled))) % 10
+    fix = rng.random(count) < model.fix_share
+    leaked = rng.random(count) < model.leak
+    second[fix | leaked] = right[fix | leaked]
+
+    def text(number: np.ndarray) -> str:
+        return "".join(map(str, number))
+
+    chats = []
+    for row in range(count):
+        problem = f"{text(digits[row, 0])}+{text(digits[row, 1])}"
+        if split_of(problem) == "train":
+            chats.append([problem, text(first[row]), FIX if fix[row] else CHECK, text(second[row])])
+    return chats
+
+
+def encode(chats: list[list[str]], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (N, L) of chats, all equally long, and labels (N, L): -100 outside the answers."""
+    pieces = [
+        [
+            f"{USER}{problem}={END}{ASSISTANT}",
+            f"{first}{END}",
+            f"{USER}{ask}{END}{ASSISTANT}",
+            f"{second}{END}",
+        ]
+        for problem, first, ask, second in chats
+    ]
+    input_ids = torch.tensor(tokenizer(["".join(chat) for chat in pieces]).input_ids)
+    lengths = [len(ids) for ids in tokenizer(pieces[0]).input_ids]
+    context = torch.tensor([part % 2 == 0 for part, length in enumerate(lengths) for _ in range(length)])
+    return input_ids, input_ids.masked_fill(context, -100)
+
+
+def build(
+    model: AdditionModel, data: AdditionData, seed: int, output: Path, threads: int | None = None
+) -> None:
+    """Trains the base model and saves it to the folder `output`: config, safetensors, tokenizer."""
+    if threads:
+        torch.set_num_threads(threads)
+    tokenizer = make_tokenizer()
+    torch.manual_seed(derive_seed(seed, "base", "weights"))
+    network = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=model.hidden_size,
+            intermediate_size=model.feed_forward,
+            num_hidden_layers=model.layers,
+            num_attention_heads=model.heads,
+            num_key_value_heads=model.heads,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
+    network.generation_config = GenerationConfig(
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=[tokenizer.eos_token_id]
+    )
+    rng = stream(seed, "base", "chats")
+    optimiser = torch.optim.AdamW(network.parameters(), lr=model.learning_rate, weight_decay=0.0)
+    warmup = min(100, model.steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / warmup, 1.0) * (1 - 0.9 * step / model.steps)
+    )
+    network.train()
+    progress = tqdm(range(model.steps), desc="base model", unit="step", mininterval=1, leave=False)
+    for _ in progress:
+        input_ids, labels = encode(make_chats(model, data, model.batch_size, rng), tokenizer)
+        loss = network(input_ids=input_ids, labels=labels).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    log.info("base model: %d parameters, final loss %.3f", network.num_parameters(), loss.item())
+    network.save_pretrained(output)
+    tokenizer.save_pretrained(output)

@@ -1,0 +1,106 @@
+"""Trajectories: whole dialogues `[x, y1, p1, y2, ...]` as one sequence of token ids each.
+
+Shape suffixes used throughout: N trajectories, T attempts, L padded length, M most new tokens of an
+attempt, P sampled tokens of a batch put end to end, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# The pieces of one dialogue in order, each (ids, turn): turn 0 for the prompt and the instructions, t
+# for attempt t.
+Segments = tuple[tuple[list[int], int], ...]
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """N dialogues of T attempts.
+
+    Attributes:
+        input_ids_NL: ids, padded on the left.
+        attention_mask_NL: 1 where there is a token, 0 on padding.
+        turn_NL: t where the token was sampled in attempt t (1, 2, ...), up to and including the first
+            end token; 0 on padding, prompt and instructions.
+        truncated_NT: the attempt hit its length limit.
+        segments: the pieces that the sequences were put together from.
+    """
+
+    input_ids_NL: Tensor
+    attention_mask_NL: Tensor
+    turn_NL: Tensor
+    truncated_NT: Tensor
+    segments: tuple[Segments, ...]
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    @property
+    def position_ids_NL(self) -> Tensor:
+        """0 at the first token of the prompt, wherever padding ends."""
+        return (self.attention_mask_NL.cumsum(-1) - 1).clamp(min=0)
+
+    @property
+    def attempts(self) -> list[list[list[int]]]:
+        """The sampled ids, attempts[n][t - 1]."""
+        return [[ids for ids, turn in pieces if turn] for pieces in self.segments]
+
+    @property
+    def lengths_NT(self) -> Tensor:
+        """Sampled tokens of each attempt."""
+        attempts = range(1, self.truncated_NT.shape[1] + 1)
+        return torch.stack([(self.turn_NL == turn).sum(-1) for turn in attempts], dim=1)
+
+    def select(self, rows: Sequence[int]) -> "Trajectories":
+        """Some of the trajectories, with padding that none of them needs cut away."""
+        index = torch.as_tensor(rows, device=self.input_ids_NL.device)
+        mask_NL = self.attention_mask_NL[index]
+        start = int(mask_NL.any(0).int().argmax())
+        return Trajectories(
+            self.input_ids_NL[index, start:],
+            mask_NL[:, start:],
+            self.turn_NL[index, start:],
+            self.truncated_NT[index],
+            tuple(self.segments[row] for row in rows),
+        )
+
+    def upto(self, attempt: int) -> "Trajectories":
+        """The same dialogues, ending behind `attempt`."""
+        ends = [[turn for _, turn in pieces].index(attempt) + 1 for pieces in self.segments]
+        return assemble(
+            [pieces[:end] for pieces, end in zip(self.segments, ends, strict=True)],
+            self.truncated_NT[:, :attempt],
+            pad_id=int(self.input_ids_NL[0, 0]),
+            device=self.input_ids_NL.device,
+        )
+
+
+def assemble(
+    segments: Sequence[Segments],
+    truncated: Tensor | Sequence[Sequence[bool]],
+    pad_id: int,
+    device: torch.device | str = "cpu",
+) -> Trajectories:
+    """Puts dialogues together.
+
+    Args:
+        segments: the pieces of each dialogue.
+        truncated: (N, T), whether an attempt hit its length limit.
+        pad_id: any id; padded positions are masked.
+    """
+    rows = [[token for ids, _ in pieces for token in ids] for pieces in segments]
+    turns = [[turn for ids, turn in pieces for _ in ids] for pieces in segments]
+    width = max(map(len, rows))
+
+    def padded(values: list[list[int]], fill: int) -> Tensor:
+        return torch.tensor([[fill] * (width - len(row)) + row for row in values], device=device)
+
+    return Trajectories(
+        input_ids_NL=padded(rows, pad_id),
+        attention_mask_NL=padded([[1] * len(row) for row in rows], 0),
+        turn_NL=padded(turns, 0),
+        truncated_NT=torch.as_tensor(truncated, dtype=torch.bool, device=device),
+        segments=tuple(segments),
+    )
