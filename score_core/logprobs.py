@@ -9,6 +9,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -37,7 +38,7 @@ class TokenScores:
     logp_PV: Tensor | None = None
 
 
-def add_token_scoring(model: PreTrainedModel) -> None:
+def add_token_scoring(model: nn.Module) -> None:
     """Lets `model` be called with `score_mask`, which returns the scores of sampled tokens.
 
     It is the model's own forward that is extended, because wrappers (DDP, DeepSpeed, FSDP, PEFT, mixed
@@ -47,14 +48,14 @@ def add_token_scoring(model: PreTrainedModel) -> None:
     Raises:
         UserError: the model changes its logits after the output layer, which this path would miss.
     """
-    if getattr(model.config, "final_logit_softcapping", None):
+    network: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if getattr(network.config, "final_logit_softcapping", None):
         raise UserError(
-            f"{model.config.model_type}: models that cap their logits are not supported; use another family."
+            f"{network.config.model_type}: models that cap their logits are not supported; use another."
         )
-    if getattr(model.forward, "__func__", None) is _forward:
-        return
-    object.__setattr__(model, "_plain_forward", model.forward)
-    model.forward = MethodType(_forward, model)
+    if getattr(network.forward, "__func__", None) is not _forward:
+        network._plain_forward = network.forward
+        network.forward = MethodType(_forward, network)
 
 
 def score(

@@ -132,7 +132,7 @@ class Lora(Section):
     """Low-rank adapters; the reference is then the model with its adapter switched off."""
 
     rank: Count = 16
-    alpha: Positive = 16
+    alpha: Count = 16
     dropout: Probability = 0.0
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
 
