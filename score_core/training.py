@@ -181,7 +181,7 @@ def train(
         if best.step is not None and best.step != stage.steps:
             shutil.copytree(best.folder, temporary)
         else:
-            save_model(trainer.model, tokenizer, temporary)
+            save_model(trainer.accelerator.unwrap_model(trainer.model), tokenizer, temporary)
     remove(best.folder)
     recorder.publish(folders.metrics)
     return summary_of(recorder, kept=best.step or stage.steps)
