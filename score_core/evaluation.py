@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -36,7 +37,9 @@ def evaluate(folder: Path, problems: Sequence[Problem], config: Config, runtime:
         UserError: the folder is no usable model, or a problem does not fit its context.
     """
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder)
+    torch.set_num_threads(runtime.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(folder, config.dtype, device)
     conversation = Conversation(
         config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
     )

@@ -93,6 +93,8 @@ class SCoReTrainer(Trainer):
             data_collator=lambda places: {"places": torch.tensor(places)},
             **kwargs,
         )
+        if reference is not None:
+            reference.to(self.args.device)
 
     # ------------------------------------------------------------------------ 1. a step's samples
 

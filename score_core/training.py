@@ -23,7 +23,7 @@ from score_core.config import Config
 from score_core.conversation import Conversation
 from score_core.errors import UserError
 from score_core.files import remove, replacing, write_json
-from score_core.models import end_token_ids, load_model, load_tokenizer, save_model
+from score_core.models import ADAPTER_CONFIG, end_token_ids, load_model, load_tokenizer, save_model
 from score_core.objective import Objective, stage_one, stage_two
 from score_core.problems import Problem, read_problems
 from score_core.rewards import Judge
@@ -168,7 +168,7 @@ def train(
         judge=Judge(config.reward),
         problems=problems,
         validation=validation[: stage.validation_problems],
-        reference=load_reference(stage, objective, model, reference, folders.base),
+        reference=load_reference(config, stage, objective, reference),
         seed=config.seed,
         name=name,
         sampling_batch_size=runtime.sampling_batch_size,
@@ -203,9 +203,9 @@ def summary_of(recorder: Recorder, kept: int) -> dict[str, Any]:
 def load_policy(config: Config, start: Path, base: Path) -> PreTrainedModel | PeftModel:
     """The model to train: whole, or the base model with the adapter of `start` or a new one."""
     if config.lora is None:
-        return load_model(start)
-    model = load_model(base)
-    if (start / "adapter_config.json").is_file():
+        return load_model(start, config.dtype)
+    model = load_model(base, config.dtype)
+    if (start / ADAPTER_CONFIG).exists():
         return PeftModel.from_pretrained(model, start, is_trainable=True)
     targets = config.lora.targets
     return get_peft_model(
@@ -221,14 +221,14 @@ def load_policy(config: Config, start: Path, base: Path) -> PreTrainedModel | Pe
 
 
 def load_reference(
-    stage: Stage, objective: Objective, model: PreTrainedModel | PeftModel, folder: Path, base: Path
+    config: Config, stage: Stage, objective: Objective, folder: Path
 ) -> PreTrainedModel | None:
-    """A frozen pi_ref, or None where the policy without its adapter is it, or nobody needs one."""
+    """A frozen pi_ref; None where nobody needs one, or the policy without its adapter is it."""
     needed = any(objective.kl_weight) or stage.offline_first_attempts > 0
-    if not needed or (isinstance(model, PeftModel) and folder == base):
+    # A folder with an adapter is the model of an earlier phase, not the base model.
+    if not needed or (config.lora is not None and not (folder / ADAPTER_CONFIG).exists()):
         return None
-    reference = load_model(folder)
-    return reference.requires_grad_(False).eval()
+    return load_model(folder, config.dtype).requires_grad_(False)
 
 
 def fitting(problems: list[Problem], conversation: Conversation) -> list[Problem]:
