@@ -47,10 +47,12 @@ def add_token_scoring(model: PreTrainedModel) -> None:
     Raises:
         UserError: the model changes its logits after the output layer, which this path would miss.
     """
-    if getattr(model.config, "final_logit_softcapping", None):
-        raise UserError(
-            f"{model.config.model_type}: models that cap their logits are not supported; use another family."
-        )
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(model.config, name, None) is not None:
+            raise UserError(
+                f"{model.config.model_type}: models that cap or scale their logits ({name}) are not supported; "
+                "use another family."
+            )
     if getattr(model.forward, "__func__", None) is _forward:
         return
     object.__setattr__(model, "_plain_forward", model.forward)
