@@ -5,6 +5,7 @@ The output layer is applied at sampled positions only, and in chunks: with a voc
 """
 
 from dataclasses import dataclass
+from functools import wraps
 from types import MethodType
 from typing import Any
 
@@ -50,13 +51,20 @@ def add_token_scoring(model: PreTrainedModel) -> None:
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(model.config, name, None) is not None:
             raise UserError(
-                f"{model.config.model_type}: models that cap or scale their logits ({name}) are not supported; "
-                "use another family."
+                f"{model.config.model_type}: models that cap or scale their logits ({name}) are not "
+                "supported; use another family."
             )
-    if getattr(model.forward, "__func__", None) is _forward:
+    if "_plain_forward" in vars(model):
         return
     object.__setattr__(model, "_plain_forward", model.forward)
-    model.forward = MethodType(_forward, model)
+
+    # generate() and Trainer read from the signature what a model takes, so it must not change.
+    @wraps(type(model).forward)
+    def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        return _forward(self, *args, **kwargs)
+
+    # A method, not a closure over `model`, so that a deep copy runs on its own weights.
+    model.forward = MethodType(forward, model)
 
 
 def score(
