@@ -107,9 +107,11 @@ class Conversation:
             {"role": "user", "content": retry},
         ]
         text = self._render(dialogue)
-        behind = text[text.rindex(ANSWER) + len(ANSWER) :]
-        ids = self._ids(behind)
-        if retry not in behind or not ids or ids[0] not in self.end_ids:
+        # The last stand-in before the instruction, which may well hold the same word.
+        asked = text.rfind(retry)
+        answered = text.rfind(ANSWER, 0, max(asked, 0))
+        ids = self._ids(text[answered + len(ANSWER) :]) if answered >= 0 else []
+        if not ids or ids[0] not in self.end_ids:
             raise UserError(
                 f"the chat template of {self.tokenizer.name_or_path} does not close an assistant's turn with "
                 f"an end token (expected one of {list(self.end_ids)}, found {ids[:1]}); use a model whose "
