@@ -143,10 +143,14 @@ def _read(path: str) -> str:
 
 def _read_few_shot(path: str | None) -> list[tuple[str, str]]:
     pairs = []
-    for number, line in enumerate(_read(path).splitlines() if path else [], start=1):
+    # Not splitlines(): it also splits at separators that JSON allows inside a string.
+    for number, line in enumerate(_read(path).split("\n") if path else [], start=1):
         try:
             row = json.loads(line)
-            pairs.append((row["problem"], row["answer"]))
+            pair = (row["problem"], row["answer"])
+            if not all(isinstance(part, str) for part in pair):
+                raise TypeError
+            pairs.append(pair)
         except (json.JSONDecodeError, KeyError, TypeError):
             raise UserError(
                 f'{path}: line {number}: expected {{"problem": ..., "answer": ...}}, found {line[:60]!r}.'
