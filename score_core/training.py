@@ -272,6 +272,7 @@ def training_arguments(
 ) -> TrainingArguments:
     """The Trainer's own settings, which are the stage's in other words."""
     count = micro_batches(stage, runtime)
+    decays = stage.final_learning_rate < 1
     return TrainingArguments(
         output_dir=str(work),
         run_name=f"{config.profile}-{name}",
@@ -280,8 +281,9 @@ def training_arguments(
         gradient_accumulation_steps=count,
         train_sampling_strategy="sequential",
         learning_rate=stage.learning_rate,
-        lr_scheduler_type="polynomial",
-        lr_scheduler_kwargs={"lr_end": stage.learning_rate * stage.final_learning_rate, "power": 1.0},
+        # The polynomial schedule refuses an end that is not below its start.
+        lr_scheduler_type="polynomial" if decays else "constant_with_warmup",
+        lr_scheduler_kwargs={"lr_end": stage.learning_rate * stage.final_learning_rate} if decays else {},
         warmup_steps=min(stage.warmup_steps, stage.steps - 1),
         optim="adamw_torch",
         adam_beta1=stage.adam_betas[0],
@@ -296,6 +298,7 @@ def training_arguments(
         logging_steps=1,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
+        dataloader_pin_memory=False,  # batches are a few numbers
         remove_unused_columns=False,
         report_to=[] if runtime.tracker == "none" else [runtime.tracker],
         log_level="warning",

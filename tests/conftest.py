@@ -22,6 +22,7 @@ from transformers import (
 from score_core import schema
 from score_core.addition_model import make_tokenizer
 from score_core.conversation import Conversation
+from tests.small_run import prepare
 
 FAMILIES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
@@ -42,6 +43,15 @@ CHAT_TEMPLATE = (
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data and a trained base model of two-digit sums, made once (about 15 s); read only."""
+    root = tmp_path_factory.mktemp("run")
+    torch.set_num_threads(1)
+    prepare(root)
+    return root
 
 
 @pytest.fixture
