@@ -7,7 +7,7 @@ validates the whole file.
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -22,6 +22,7 @@ from score_core.schema import (
     HubData,
     HubModel,
     LocalData,
+    LocalModel,
     Lora,
     Model,
     Report,
@@ -69,6 +70,11 @@ class Config(Section):
     stage1: Stage1
     stage2: Stage2
     report: Report = Report()
+
+    @property
+    def dtype(self) -> Literal["float32", "bfloat16"]:
+        """What weights are held in; the embedded and the tiny models are float32."""
+        return self.model.dtype if isinstance(self.model, HubModel | LocalModel) else "float32"
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":

@@ -69,6 +69,10 @@ class Conversation:
         ended = len(attempt) > 0 and attempt[-1] == self.instruction[0]
         return self.instruction[1:] if ended else self.instruction
 
+    def texts(self, attempts: Sequence[Sequence[list[int]]]) -> list[list[str]]:
+        """The sampled attempts as text, for verifiers and people; never fed back to the model."""
+        return [self.tokenizer.batch_decode(list(row), skip_special_tokens=True) for row in attempts]
+
     def longest(self, attempts: int) -> int:
         """The most tokens that a dialogue of this many attempts can have."""
         return (

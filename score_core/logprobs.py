@@ -10,6 +10,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -38,7 +39,7 @@ class TokenScores:
     logp_PV: Tensor | None = None
 
 
-def add_token_scoring(model: PreTrainedModel) -> None:
+def add_token_scoring(model: nn.Module) -> None:
     """Lets `model` be called with `score_mask`, which returns the scores of sampled tokens.
 
     It is the model's own forward that is extended, because wrappers (DDP, DeepSpeed, FSDP, PEFT, mixed
@@ -48,23 +49,24 @@ def add_token_scoring(model: PreTrainedModel) -> None:
     Raises:
         UserError: the model changes its logits after the output layer, which this path would miss.
     """
+    network: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(model.config, name, None) is not None:
+        if getattr(network.config, name, None) is not None:
             raise UserError(
-                f"{model.config.model_type}: models that cap or scale their logits ({name}) are not "
+                f"{network.config.model_type}: models that cap or scale their logits ({name}) are not "
                 "supported; use another family."
             )
-    if "_plain_forward" in vars(model):
+    if "_plain_forward" in vars(network):
         return
-    object.__setattr__(model, "_plain_forward", model.forward)
+    network._plain_forward = network.forward
 
     # generate() and Trainer read from the signature what a model takes, so it must not change.
-    @wraps(type(model).forward)
+    @wraps(type(network).forward)
     def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
         return _forward(self, *args, **kwargs)
 
-    # A method, not a closure over `model`, so that a deep copy runs on its own weights.
-    model.forward = MethodType(forward, model)
+    # A method, not a closure over `network`, so that a deep copy runs on its own weights.
+    network.forward = MethodType(forward, network)
 
 
 def score(

@@ -100,7 +100,7 @@ class AdditionModel(Section):
     layers: Count = 2
     heads: Count = 4
     feed_forward: Count = 192
-    steps: Count = 1500
+    steps: Count = 800
     batch_size: Count = 128
     learning_rate: Positive = 3e-3
     carry_guess: Probability = 0.4  # in first answers, P(carry out = 1) of a column that adds up to 9
@@ -141,7 +141,7 @@ class Lora(Section):
     """Low-rank adapters; the reference is then the model with its adapter switched off."""
 
     rank: Count = 16
-    alpha: Positive = 16
+    alpha: Count = 16
     dropout: Probability = 0.0
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
 

@@ -53,6 +53,12 @@ class Trajectories:
         attempts = range(1, self.truncated_NT.shape[1] + 1)
         return torch.stack([(self.turn_NL == turn).sum(-1) for turn in attempts], dim=1)
 
+    @property
+    def sampled(self) -> tuple[Tensor, Tensor]:
+        """Row and attempt (counted from 0) of each of the P sampled tokens, row after row."""
+        rows_P, places_P = torch.nonzero(self.turn_NL, as_tuple=True)
+        return rows_P, self.turn_NL[rows_P, places_P] - 1
+
     def select(self, rows: Sequence[int]) -> "Trajectories":
         """Some of the trajectories, with padding that none of them needs cut away."""
         index = torch.as_tensor(rows, device=self.input_ids_NL.device)

@@ -1,0 +1,219 @@
+"""Model folders: fetching, checking, loading and saving them.
+
+A model folder is what transformers saves: a configuration, safetensors weights, and a tokenizer
+with a chat template; or, for LoRA, a PEFT adapter beside such a folder. Weights in pickles and code
+from a hub are never loaded.
+"""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from score_core.errors import UserError
+from score_core.files import read_json, write_json
+from score_core.hub import snapshot
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# What belongs to a model folder; pickles and training states do not.
+FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def check_model(folder: Path) -> None:
+    """Checks that a model folder is complete, without loading it.
+
+    Raises:
+        UserError: the folder, its configuration, its safetensors or its tokenizer is missing.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected a transformers model folder.")
+    adapter = (folder / ADAPTER_CONFIG).exists()
+    if not adapter and not (folder / "config.json").exists():
+        raise UserError(
+            f"{folder}: config.json is missing, found {_names(folder)}; expected a transformers model "
+            "folder as save_pretrained writes it."
+        )
+    index = folder / "model.safetensors.index.json"
+    shards = set(read_json(index, "prepare_base_model")["weight_map"].values()) if index.exists() else set()
+    missing = sorted(shard for shard in shards if not (folder / shard).exists())
+    if missing:
+        raise UserError(f"{folder}: {missing[0]} is missing, which {index.name} names; copy it there.")
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{folder}: no *.safetensors, found {_names(folder)}; pickled weights are not loaded; "
+            "convert them with save_pretrained."
+        )
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        raise UserError(
+            f"{folder}: no tokenizer, found {_names(folder)}; expected one of "
+            f"{', '.join(TOKENIZER_FILES)}; save the model's tokenizer there with save_pretrained."
+        )
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Loads a model folder's tokenizer, padding on the left as both sampling and scoring need it.
+
+    A tokenizer without a padding token pads with its end token; masks never take padding from ids.
+
+    Raises:
+        UserError: the folder is not complete, or the tokenizer has no chat template or end token.
+    """
+    from transformers import AutoTokenizer
+
+    check_model(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, padding_side="left"
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(_unloadable(folder, "tokenizer", error)) from error
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"{folder}: the tokenizer has no chat template, which says how turns are written; use the "
+            "model's instruction-tuned variant, or put a chat_template.jinja there."
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"{folder}: the tokenizer has neither a padding nor an end token; set eos_token in "
+                "tokenizer_config.json."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    folder: Path,
+    dtype: "torch.dtype | Literal['float32', 'bfloat16', 'auto']" = "float32",
+    device: "torch.device | str" = "cpu",
+    base: Path | None = None,
+) -> "PreTrainedModel":
+    """Loads a causal language model for use; a caller that trains it switches gradients on as usual.
+
+    Args:
+        folder: a model folder, or a PEFT adapter's.
+        dtype: of the weights in memory.
+        device: where to put the model.
+        base: the model folder under an adapter; by default the one the adapter names.
+
+    Returns:
+        The model, in evaluation mode; for an adapter folder a `peft.PeftModel` over the base.
+
+    Raises:
+        UserError: the folder is not complete, or transformers cannot load it.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    check_model(folder)
+    if (folder / ADAPTER_CONFIG).exists():
+        return _load_adapter(folder, dtype, device, base)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(_unloadable(folder, "model", error)) from error
+    model, found = loaded
+    if found["missing_keys"]:
+        # transformers would go on with random numbers in their place.
+        raise UserError(
+            f"{folder}: {len(found['missing_keys'])} weights of the architecture are missing, such as "
+            f"{min(found['missing_keys'])}; expected all; check config.json, or copy the model again."
+        )
+    return model.to(device).eval()
+
+
+def _load_adapter(folder: Path, dtype: Any, device: Any, base: Path | None) -> "PreTrainedModel":
+    from peft import PeftModel
+
+    if base is None:
+        named = read_json(folder / ADAPTER_CONFIG, "train_stage1").get("base_model_name_or_path")
+        if not named or not Path(named).is_dir():
+            raise UserError(
+                f"{folder / ADAPTER_CONFIG}: the base model {named!r} is not a folder here; expected the "
+                "folder the adapter was trained on, such as models/base; run `dvc repro prepare_base_model`."
+            )
+        base = Path(named)
+    adapted: Any = PeftModel.from_pretrained(load_model(base, dtype, device), str(folder))
+    return adapted.eval()
+
+
+def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Saves a model and its tokenizer as a model folder, or a PEFT model's adapter as one.
+
+    Only safetensors, JSON and text are written. `folder` is made; wrap it in `replacing`.
+    """
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+def fetch_hub_model(path: str, revision: str, output: Path) -> None:
+    """Copies a hub model, pinned, to the new folder `output`, with its commit in `source.json`.
+
+    Raises:
+        UserError: the model cannot be fetched, or is not a complete model folder.
+    """
+    cached = snapshot("model", path, revision, FILES)
+    _copy(cached, output)
+    write_json(output / "source.json", {"path": path, "revision": revision, "commit": cached.name})
+
+
+def copy_local_model(path: Path, output: Path) -> None:
+    """Copies a local model folder to the new folder `output`, leaving out what is no part of a model.
+
+    Raises:
+        UserError: it is not a complete model folder, or is an adapter's.
+    """
+    _copy(path, output)
+
+
+def _copy(source: Path, output: Path) -> None:
+    check_model(source)
+    if (source / ADAPTER_CONFIG).exists():
+        raise UserError(
+            f"{source}: holds a PEFT adapter; expected a whole model to start from; merge the adapter "
+            "into its base (merge_and_unload) and save that."
+        )
+    output.mkdir()
+    for pattern in FILES:
+        for file in sorted(source.glob(pattern)):
+            shutil.copyfile(file, output / file.name)
+
+
+def end_token_ids(
+    tokenizer: "PreTrainedTokenizerBase", generation_config: "GenerationConfig | None" = None
+) -> tuple[int, ...]:
+    """The ids that end a turn: the tokenizer's and the generation configuration's, sorted.
+
+    Raises:
+        UserError: there is none, so that a turn would only end at its length limit.
+    """
+    configured = generation_config.eos_token_id if generation_config is not None else None
+    ids = list(configured) if isinstance(configured, list | tuple) else [configured]
+    found = {int(token) for token in (*ids, tokenizer.eos_token_id) if token is not None}
+    if not found:
+        raise UserError(
+            f"{tokenizer.name_or_path}: no end token, neither in the tokenizer nor in "
+            "generation_config.json; set eos_token in tokenizer_config.json."
+        )
+    return tuple(sorted(found))
+
+
+def _names(folder: Path) -> str:
+    names = sorted(file.name for file in folder.iterdir())
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "nothing"
+
+
+def _unloadable(folder: Path, part: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"{folder}: transformers cannot load the {part} ({reason}); expected a folder it saved itself."

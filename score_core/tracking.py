@@ -1,0 +1,100 @@
+"""What training says while it runs: a JSONL log as it happens, a line on the screen, curves at the end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from score_core.files import replacing
+
+STEP, VALIDATION = "step", "validation"
+
+
+class Recorder(TrainerCallback):
+    """Writes each training step and each validation as a line of JSON, as it happens.
+
+    Lines hold no times, so equal runs write equal files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Called by the Trainer with what it logs; other than steps and validations is left out."""
+        kind = STEP if "loss" in (logs or {}) else VALIDATION if "eval_delta" in (logs or {}) else None
+        if kind is None or logs is None or not state.is_world_process_zero:
+            return
+        values = {name.removeprefix("eval_"): value for name, value in logs.items() if name != "epoch"}
+        with self.path.open("a") as file:
+            file.write(json.dumps({"kind": kind, "step": state.global_step, **values}) + "\n")
+
+    def rows(self, kind: str) -> pd.DataFrame:
+        """The lines of one kind so far, one row each, `step` first."""
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return pd.DataFrame([line for line in lines if line["kind"] == kind]).drop(columns="kind")
+
+    def publish(self, stem: Path) -> None:
+        """Writes `<stem>.jsonl`, `<stem>_curve.csv` and `<stem>_validation.csv`."""
+        with replacing(stem.with_suffix(".jsonl")) as temporary:
+            temporary.write_text(self.path.read_text())
+        for kind, name in ((STEP, "curve"), (VALIDATION, "validation")):
+            with replacing(stem.with_name(f"{stem.name}_{name}.csv")) as temporary:
+                self.rows(kind).to_csv(temporary, index=False)
+
+
+class Progress(TrainerCallback):
+    """One line that tells how training goes: rewards of the attempts, and the latest validation."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bar: tqdm | None = None
+        self.validation = ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Opens the line."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", mininterval=1
+            )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Brings the line up to date."""
+        if self.bar is None or logs is None:
+            return
+        if "eval_delta" in logs:
+            self.validation = (
+                f"validation {logs['eval_accuracy_t1']:.1%} -> {logs['eval_accuracy_t2']:.1%} "
+                f"({logs['eval_delta'] * 100:+.1f})"
+            )
+        elif "loss" in logs:
+            rewards = " -> ".join(f"{logs[key]:.2f}" for key in sorted(logs) if key.startswith("reward_t"))
+            self.bar.set_postfix_str(f"reward {rewards}, {self.validation}", refresh=False)
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Closes the line."""
+        if self.bar is not None:
+            self.bar.close()

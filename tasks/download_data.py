@@ -1,0 +1,48 @@
+"""Stage `download_data`: fetch or generate the problems, audit and split them.
+
+Writes `data/prepared/` with `train.parquet`, `validation.parquet`, `test.parquet` and
+`manifest.json`, which says where the problems come from and what became of every row left out.
+"""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+from score_core.config import Config
+from score_core.files import replacing, write_json
+from score_core.schema import Runtime
+
+PREPARED = Path("data/prepared")
+
+
+def run(config: Config, runtime: Runtime) -> None:
+    """Prepares the data that `config.data` names."""
+    from score_core.problems import SPLITS, write_problems
+    from score_core.splits import prepare
+
+    with replacing(PREPARED) as folder:
+        prepared = prepare(config)
+        folder.mkdir()
+        for split in SPLITS:
+            write_problems(folder, split, prepared.splits[split])
+        manifest = {
+            "source": config.data.model_dump(),
+            "path": getattr(config.data, "path", None),
+            "revision": prepared.revision,
+            "seed": config.seed,
+            "reward": config.reward.model_dump(include={"extractor", "matcher", "marker"}),
+            "counts": {split: len(prepared.splits[split]) for split in SPLITS},
+            "sha256": {
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in sorted(folder.glob("*.parquet"))
+            },
+            "quarantined": [asdict(row) for row in prepared.quarantined],
+            "duplicates": [asdict(row) for row in prepared.duplicates],
+        }
+        write_json(folder / "manifest.json", manifest)
+
+
+if __name__ == "__main__":
+    from tasks.command_line import run_stage
+
+    run_stage("download_data", run)

@@ -1,0 +1,79 @@
+"""The stage `download_data`, run in an empty folder."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from score_core.errors import UserError
+from score_core.problems import read_problems
+from score_core.rewards import Judge
+from score_core.schema import Runtime
+from tasks import download_data
+from tests.configs import config
+
+FIXTURE = Path(__file__).parents[2] / "data/fixtures/gsm8k"
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fixture_config(**data):
+    columns = {"problem": "question"}
+    return config(data={"source": "local", "path": str(FIXTURE), "columns": columns, **data})
+
+
+def test_the_fixture_is_prepared_and_accounted_for():
+    whole = fixture_config()
+    download_data.run(whole, Runtime())
+    splits = {name: read_problems(download_data.PREPARED, name) for name in ("train", "validation", "test")}
+    manifest = json.loads((download_data.PREPARED / "manifest.json").read_text())
+    assert manifest["counts"] == {name: len(problems) for name, problems in splits.items()}
+    assert manifest["quarantined"] == manifest["duplicates"] == []
+    assert manifest["seed"] == 5 and manifest["path"] == str(FIXTURE) and manifest["revision"] is None
+    assert sorted(manifest["sha256"]) == ["test.parquet", "train.parquet", "validation.parquet"]
+    for name, digest in manifest["sha256"].items():
+        assert hashlib.sha256((download_data.PREPARED / name).read_bytes()).hexdigest() == digest
+    # The fixture's own worked solutions are right, and say what the prepared gold answer says.
+    rows = [json.loads(line) for split in ("train", "test") for line in (FIXTURE / f"{split}.jsonl").open()]
+    gold = {problem.problem: problem.answer for problems in splits.values() for problem in problems}
+    judge = Judge(whole.reward)
+    assert len(rows) == len(gold) >= 130
+    for row in rows:
+        assert judge.score(row["answer"], gold[row["question"]]).correct
+        for step in row["answer"].split("<<")[1:]:
+            expression, result = step.split(">>")[0].split("=")
+            assert eval(expression) == int(result)
+
+
+def test_running_twice_gives_the_same_bytes():
+    download_data.run(fixture_config(), Runtime())
+    first = {file.name: file.read_bytes() for file in download_data.PREPARED.iterdir()}
+    download_data.run(fixture_config(), Runtime())
+    assert first == {file.name: file.read_bytes() for file in download_data.PREPARED.iterdir()}
+
+
+def test_a_smoke_sized_fixture_fills_its_splits():
+    download_data.run(fixture_config(sizes={"train": 64, "validation": 16, "test": 16}), Runtime())
+    counts = json.loads((download_data.PREPARED / "manifest.json").read_text())["counts"]
+    assert counts["train"] == 64 and counts["test"] == 16 and counts["validation"] >= 8
+
+
+def test_a_mistake_leaves_the_earlier_output_and_nothing_else():
+    download_data.run(fixture_config(), Runtime())
+    before = {file.name: file.read_bytes() for file in download_data.PREPARED.iterdir()}
+    with pytest.raises(UserError, match="column query is missing, found question, answer"):
+        download_data.run(fixture_config(columns={"problem": "query"}), Runtime())
+    assert before == {file.name: file.read_bytes() for file in download_data.PREPARED.iterdir()}
+    assert list(Path("data").iterdir()) == [download_data.PREPARED]
+
+
+def test_the_fixture_s_splits_are_disjoint_by_words_too():
+    texts = [
+        {json.loads(line)["question"] for line in (FIXTURE / f"{split}.jsonl").open()}
+        for split in ("train", "test")
+    ]
+    assert not texts[0] & texts[1]

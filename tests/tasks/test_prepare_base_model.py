@@ -1,0 +1,67 @@
+"""The stage `prepare_base_model`, run in an empty folder."""
+
+from pathlib import Path
+
+import pytest
+
+from score_core import tiny_model
+from score_core.errors import UserError
+from score_core.models import load_model, load_tokenizer
+from score_core.schema import Runtime
+from tasks import prepare_base_model
+from tests.configs import config
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+def test_a_tiny_model_is_built(family):
+    prepare_base_model.run(config(model={"source": "tiny", "family": family}), Runtime())
+    assert load_model(prepare_base_model.BASE).config.model_type == family
+    load_tokenizer(prepare_base_model.BASE)
+    assert [path.name for path in Path("models").iterdir()] == ["base"]
+
+
+def test_a_local_model_is_copied():
+    tiny_model.build("qwen2", 1, Path("mine"))
+    prepare_base_model.run(config(model={"source": "local", "path": "mine"}), Runtime())
+    weights = "model.safetensors"
+    assert (prepare_base_model.BASE / weights).read_bytes() == (Path("mine") / weights).read_bytes()
+
+
+def test_the_seed_decides_the_tiny_model():
+    bytes_of = []
+    for seed in (5, 5, 6):
+        prepare_base_model.run(config(seed=seed), Runtime())
+        bytes_of.append((prepare_base_model.BASE / "model.safetensors").read_bytes())
+    assert bytes_of[0] == bytes_of[1] != bytes_of[2]
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("tokenizer.json", "mine: no tokenizer, found"),
+        ("config.json", "mine: config.json is missing"),
+        ("model.safetensors", "mine: no *.safetensors"),
+        ("chat_template.jinja", "mine: the tokenizer has no chat template"),
+    ],
+)
+def test_an_incomplete_model_is_refused_by_its_own_name_and_leaves_nothing(file, words):
+    tiny_model.build("qwen2", 1, Path("mine"))
+    (Path("mine") / file).unlink()
+    with pytest.raises(UserError) as caught:
+        prepare_base_model.run(config(model={"source": "local", "path": "mine"}), Runtime())
+    assert words in str(caught.value)
+    assert ".tmp" not in str(caught.value) and "\n" not in str(caught.value)
+    assert list(Path("models").iterdir()) == []
+
+
+def test_an_unknown_architecture_is_refused():
+    tiny_model.build("qwen2", 1, Path("mine"))
+    path = Path("mine/config.json")
+    path.write_text(path.read_text().replace('"qwen2"', '"nonesuch"'))
+    with pytest.raises(UserError, match=r"model\.path mine: "):
+        prepare_base_model.run(config(model={"source": "local", "path": "mine"}), Runtime())
