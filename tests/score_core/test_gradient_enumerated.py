@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from enumeration import Toy, estimate, gradient, rewarded, sequence_kl, token_kl
 from torch import Tensor
 
 from score_core.objective import kl_term, stage_one, stage_two
+from tests.score_core.enumeration import Toy, estimate, gradient, rewarded, sequence_kl, token_kl
 
 
 def stage_one_return(r1: float, r2: float) -> tuple[float, float]:
