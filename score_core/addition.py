@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from score_core.errors import UserError
 from score_core.problems import Problem, content_hash
 from score_core.schema import AdditionData
 from score_core.seeding import stream
@@ -18,6 +19,8 @@ from score_core.seeding import stream
 # Out of 16 parts of the hash space, by its last hexadecimal digit.
 VALIDATION_PARTS = "e"
 TEST_PARTS = "f"
+
+PATIENCE = 50_000  # draws without a new problem after which there is taken to be none
 
 
 def split_of(problem: str) -> str:
@@ -32,14 +35,27 @@ def split_of(problem: str) -> str:
 
 
 def make_problems(data: AdditionData, seed: int) -> dict[str, list[Problem]]:
-    """Distinct problems for each split, as many as `data.sizes` says, disjoint and alike."""
+    """Distinct problems for each split, as many as `data.sizes` says, disjoint and alike.
+
+    Raises:
+        UserError: there are not that many problems of so few digits.
+    """
     sizes = data.sizes.model_dump()
     splits: dict[str, list[Problem]] = {name: [] for name in sizes}
     seen = set()
+    in_vain = 0
     for text in problem_texts(data, stream(seed, "data")):
         split = split_of(text)
         if text in seen or len(splits[split]) == sizes[split]:
+            in_vain += 1
+            if in_vain == PATIENCE:
+                short = next(name for name in sizes if len(splits[name]) < sizes[name])
+                raise UserError(
+                    f"data.sizes.{short}: expected {sizes[short]} different problems and found only "
+                    f"{len(splits[short])} of {data.digits} digits; lower it, or raise data.digits."
+                )
             continue
+        in_vain = 0
         seen.add(text)
         splits[split].append(
             Problem(id=content_hash(text), problem=text, answer=answer_to(text, data.digits))

@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 CHECK, FIX = "check your answer", "fix your answer"
-WORDS = ("check", "fix", "your", "answer")
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -81,6 +80,9 @@ def make_chats(
     spoiled = np.flatnonzero(rng.random(count) < model.spoil)
     places = rng.integers(0, data.digits + 1, size=len(spoiled))
     second[spoiled, places] = (second[spoiled, places] + rng.integers(1, 10, size=len(spoiled))) % 10
+    # Spoiling the one wrong digit may happen to mend it, and no answer is to be mended here.
+    mended = (second == right).all(1)
+    second[mended] = first[mended]
     fix = rng.random(count) < model.fix_share
     leaked = rng.random(count) < model.leak
     second[fix | leaked] = right[fix | leaked]

@@ -40,6 +40,15 @@ class AdditionData(Section):
     nines: Probability = 0.5  # probability that a column's two digits are made to add up to 9
     sizes: Sizes = Sizes(train=20_000, validation=1_000, test=2_000)
 
+    @model_validator(mode="after")
+    def _sizes_are_given(self) -> "AdditionData":
+        for name, size in self.sizes.model_dump().items():
+            if size is None:
+                raise ValueError(
+                    f"sizes.{name}: expected a number, since sums are made, and null takes all there are"
+                )
+        return self
+
 
 class Columns(Section):
     """Names of the columns to read; a missing `id` is made from the problem's hash."""

@@ -8,6 +8,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -24,7 +26,9 @@ from score_core.addition_model import make_tokenizer
 from score_core.conversation import Conversation
 from tests.small_run import prepare
 
+# GPT-2 is here for its learned positions: unlike rotary ones they show where counting starts.
 FAMILIES = {
+    "gpt2": (GPT2Config, GPT2LMHeadModel),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),
@@ -110,7 +114,7 @@ def make_model() -> Callable[..., PreTrainedModel]:
             | changes
         )
         torch.manual_seed(seed)
-        return model_class(config)
+        return model_class(config).eval()
 
     return make
 

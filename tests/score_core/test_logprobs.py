@@ -52,7 +52,7 @@ def sampled(trajectories: Trajectories) -> Tensor:
     return torch.tensor([t for row in trajectories.attempts for ids in row for t in ids])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt2"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_one_sequence_equals_separate_forwards(make_model, family, tied, temperature):

@@ -63,7 +63,7 @@ def uniform(rows: int, attempts: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((rows, attempts, LIMIT))
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "gpt2"])
 @pytest.mark.parametrize("attempts", [1, 2, 4])
 def test_greedy_with_a_continued_cache_equals_a_fresh_prefill(make_model, conversation, family, attempts):
     for seed in range(4):
