@@ -69,19 +69,19 @@ def _plain(returns_N: Tensor, group_N: Tensor) -> Tensor:
 
 def _group_mean(returns_N: Tensor, group_N: Tensor) -> Tensor:
     """Includes the trajectory itself, which scales the gradient by (K - 1) / K."""
-    same_NN = _same(group_N)
+    same_NN = _same(group_N, returns_N.dtype)
     return returns_N - same_NN @ returns_N / same_NN.sum(1)
 
 
 def _leave_one_out(returns_N: Tensor, group_N: Tensor) -> Tensor:
     """The mean of the prompt's *other* trajectories."""
-    others_NN = _same(group_N).fill_diagonal_(0)
+    others_NN = _same(group_N, returns_N.dtype).fill_diagonal_(0)
     return returns_N - others_NN @ returns_N / others_NN.sum(1).clamp(min=1)
 
 
 def _group_standardised(returns_N: Tensor, group_N: Tensor) -> Tensor:
     """GRPO's. Dividing by each turn's own deviation cancels most of `alpha`."""
-    same_NN = _same(group_N)
+    same_NN = _same(group_N, returns_N.dtype)
     centred_N = _group_mean(returns_N, group_N)
     deviation_N = (same_NN @ centred_N.square() / same_NN.sum(1)).sqrt()
     return centred_N / (deviation_N + 1e-4)
@@ -94,15 +94,15 @@ def _leave_one_out_given(returns_N: Tensor, group_N: Tensor, outcome_N: Tensor) 
     is none either, nothing is subtracted. Which of them applies hangs on earlier attempts only, so the
     estimate stays unbiased, and what r_{t-1} contributes to R_t, which is noise here, is taken out.
     """
-    alike_NN = _same(outcome_N).fill_diagonal_(0)
-    in_group_NN = alike_NN * _same(group_N)
+    alike_NN = _same(outcome_N, returns_N.dtype).fill_diagonal_(0)
+    in_group_NN = alike_NN * _same(group_N, returns_N.dtype)
     others_NN = torch.where(in_group_NN.sum(1, keepdim=True) > 0, in_group_NN, alike_NN)
     return returns_N - others_NN @ returns_N / others_NN.sum(1).clamp(min=1)
 
 
-def _same(label_N: Tensor) -> Tensor:
+def _same(label_N: Tensor, dtype: torch.dtype) -> Tensor:
     """1 where two rows carry the same label, (N, N)."""
-    return (label_N[:, None] == label_N[None, :]).float()
+    return (label_N[:, None] == label_N[None, :]).to(dtype)
 
 
 _BASELINES = {

@@ -111,9 +111,11 @@ class Conversation:
             {"role": "user", "content": retry},
         ]
         text = self._render(dialogue)
-        behind = text[text.rindex(ANSWER) + len(ANSWER) :]
-        ids = self._ids(behind)
-        if retry not in behind or not ids or ids[0] not in self.end_ids:
+        # The last stand-in before the instruction, which may well hold the same word.
+        asked = text.rfind(retry)
+        answered = text.rfind(ANSWER, 0, max(asked, 0))
+        ids = self._ids(text[answered + len(ANSWER) :]) if answered >= 0 else []
+        if not ids or ids[0] not in self.end_ids:
             raise UserError(
                 f"the chat template of {self.tokenizer.name_or_path} does not close an assistant's turn with "
                 f"an end token (expected one of {list(self.end_ids)}, found {ids[:1]}); use a model whose "
@@ -145,10 +147,14 @@ def _read(path: str) -> str:
 
 def _read_few_shot(path: str | None) -> list[tuple[str, str]]:
     pairs = []
-    for number, line in enumerate(_read(path).splitlines() if path else [], start=1):
+    # Not splitlines(): it also splits at separators that JSON allows inside a string.
+    for number, line in enumerate(_read(path).split("\n") if path else [], start=1):
         try:
             row = json.loads(line)
-            pairs.append((row["problem"], row["answer"]))
+            pair = (row["problem"], row["answer"])
+            if not all(isinstance(part, str) for part in pair):
+                raise TypeError
+            pairs.append(pair)
         except (json.JSONDecodeError, KeyError, TypeError):
             raise UserError(
                 f'{path}: line {number}: expected {{"problem": ..., "answer": ...}}, found {line[:60]!r}.'

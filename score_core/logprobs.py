@@ -5,6 +5,7 @@ The output layer is applied at sampled positions only, and in chunks: with a voc
 """
 
 from dataclasses import dataclass
+from functools import wraps
 from types import MethodType
 from typing import Any
 
@@ -49,13 +50,23 @@ def add_token_scoring(model: nn.Module) -> None:
         UserError: the model changes its logits after the output layer, which this path would miss.
     """
     network: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    if getattr(network.config, "final_logit_softcapping", None):
-        raise UserError(
-            f"{network.config.model_type}: models that cap their logits are not supported; use another."
-        )
-    if getattr(network.forward, "__func__", None) is not _forward:
-        network._plain_forward = network.forward
-        network.forward = MethodType(_forward, network)
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(network.config, name, None) is not None:
+            raise UserError(
+                f"{network.config.model_type}: models that cap or scale their logits ({name}) are not "
+                "supported; use another family."
+            )
+    if "_plain_forward" in vars(network):
+        return
+    network._plain_forward = network.forward
+
+    # generate() and Trainer read from the signature what a model takes, so it must not change.
+    @wraps(type(network).forward)
+    def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        return _forward(self, *args, **kwargs)
+
+    # A method, not a closure over `network`, so that a deep copy runs on its own weights.
+    network.forward = MethodType(forward, network)
 
 
 def score(

@@ -94,7 +94,7 @@ class SCoReTrainer(Trainer):
             **kwargs,
         )
         if reference is not None:
-            reference.to(self.args.device)
+            nn.Module.to(reference, self.args.device)
 
     # ------------------------------------------------------------------------ 1. a step's samples
 

@@ -1,0 +1,33 @@
+"""The report stage: `python -m tasks.report`.
+
+Reads metrics/, generations/ and the training curves; writes reports/index.html and
+reports/model_card.md.
+"""
+
+from pathlib import Path
+
+from score_core.config import Config
+from score_core.schema import Runtime
+from tasks.command_line import run_stage
+
+
+def run(config: Config, runtime: Runtime) -> None:
+    """Writes the page and the model card, or neither."""
+    # Drawing needs matplotlib and pandas, which take their time to import.
+    from score_core.files import replacing
+    from score_core.report.card import render_card
+    from score_core.report.inputs import read_inputs
+    from score_core.report.page import render_page
+    from score_core.report.provenance import provenance
+
+    root = Path()
+    inputs = read_inputs(root)
+    page = render_page(inputs, config, provenance(root))
+    card = render_card(inputs, config, root)
+    for name, text in (("index.html", page), ("model_card.md", card)):
+        with replacing(root / "reports" / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_stage("report", run)

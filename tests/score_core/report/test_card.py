@@ -1,0 +1,82 @@
+"""The model card: front matter that a hub can read, and the numbers of the metrics files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from score_core.errors import UserError
+from score_core.report.card import render_card
+from score_core.report.inputs import read_inputs
+from tests.run_files import config, write_run
+from tests.score_core.report.reading_html import numbers
+
+HUB_MODEL = {"source": "hub", "path": "Qwen/Qwen3-0.6B", "family": "qwen3"}
+HUB_DATA = {"source": "hub", "path": "openai/gsm8k", "name": "main"}
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_run(tmp_path, problems=50)
+    prompts = tmp_path / "prompts" / "addition"
+    prompts.mkdir(parents=True)
+    (prompts / "first.txt").write_text('{problem} "quoted"\nsecond line\n')
+    (prompts / "retry.txt").write_text("check your answer\n")
+    return tmp_path
+
+
+def card_of(root, **changes):
+    text = render_card(read_inputs(root), config(**changes), root)
+    _, matter, body = text.split("---\n", 2)
+    return yaml.safe_load(matter), body
+
+
+def test_front_matter_is_yaml_with_the_final_metrics(root):
+    matter, _ = card_of(root, report={"title": "Odd: title # with 'signs'"})
+    metrics = json.loads((root / "metrics" / "final.json").read_text())
+    (result,) = matter["model-index"][0]["results"]
+    assert matter["model-index"][0]["name"] == "Odd: title # with 'signs'"
+    assert {entry["type"]: entry["value"] for entry in result["metrics"]} == {
+        key: metrics[key] for key in ("accuracy_t1", "accuracy_t2", "delta", "delta_i_to_c", "delta_c_to_i")
+    }
+    assert matter["library_name"] == "transformers"
+    assert "base_model" not in matter
+
+
+def test_hub_names_and_adapters_are_declared(root):
+    matter, body = card_of(root, model=HUB_MODEL, data=HUB_DATA, lora={"rank": 8})
+    assert matter["base_model"] == "Qwen/Qwen3-0.6B"
+    assert matter["datasets"] == ["openai/gsm8k"]
+    assert matter["library_name"] == "peft"
+    assert "AutoPeftModelForCausalLM" in body
+
+
+def test_table_is_that_of_the_metrics(root):
+    _, body = card_of(root)
+    (row,) = [line for line in body.splitlines() if line.startswith("| Accuracy, attempt 2")]
+    shown = [numbers(cell)[0] for cell in row.split("|")[2:-1]]
+    expected = [
+        100 * json.loads((root / "metrics" / f"{name}.json").read_text())["accuracy_t2"]
+        for name in ("base", "stage1", "final")
+    ]
+    assert shown == pytest.approx(expected, abs=0.0501)
+
+
+def test_code_on_the_card_is_python(root):
+    _, body = card_of(root)
+    (code,) = [part.split("```")[0] for part in body.split("```python\n")[1:]]
+    compile(code, "card", "exec")
+    assert repr('{problem} "quoted"\nsecond line') in code
+
+
+def test_missing_prompt_is_named(root):
+    Path(root / "prompts" / "addition" / "retry.txt").unlink()
+    with pytest.raises(UserError, match=r"retry\.txt: not found; conversation\.retry"):
+        card_of(root)
+
+
+def test_card_warns_when_stage_one_has_not_taken_off(tmp_path, root):
+    summary = root / "metrics" / "train_stage1.json"
+    summary.write_text(summary.read_text().replace("true", "false"))
+    assert "has not taken off" in card_of(root)[1]

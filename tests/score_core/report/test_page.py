@@ -1,0 +1,231 @@
+"""The page, as a parser reads it, against the files it was made from."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from score_core.report.inputs import read_inputs
+from score_core.report.page import render_page
+from score_core.report.provenance import Provenance
+from tests.run_files import MODELS, config, make_rows, write_evaluation, write_run
+from tests.score_core.report.reading_html import Page, numbers
+
+PROVENANCE = Provenance("0123abc", (("Python", "3.11"), ("torch", "2")))
+
+
+def render(root, **changes):
+    return render_page(read_inputs(root), config(**changes), PROVENANCE)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("run")
+    write_run(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def html(root):
+    return render(root)
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def metrics_of(root):
+    return [json.loads((root / "metrics" / f"{name}.json").read_text()) for name in MODELS]
+
+
+def cells(page, table, heading):
+    """The numbers of the row that begins with `heading`, cell by cell."""
+    (row,) = [row for row in page.tables[table] if row and row[0].startswith(heading)]
+    return [numbers(cell) for cell in row[1:]]
+
+
+@pytest.mark.parametrize(
+    ("heading", "key"),
+    [
+        ("Accuracy, attempt 1", "accuracy_t1"),
+        ("Accuracy, attempt 2", "accuracy_t2"),
+        ("Δ", "delta"),
+        ("Wrong → right", "delta_i_to_c"),
+        ("Right → wrong", "delta_c_to_i"),
+    ],
+)
+def test_result_table_holds_the_metrics_and_their_intervals(page, root, heading, key):
+    shown = cells(page, "results", heading)
+    for cell, metrics in zip(shown, metrics_of(root), strict=True):
+        expected = [100 * value for value in (metrics[key], *metrics["ci95"][key])]
+        # Cells are joined texts: 47.0 [44.9, 49.2]. Rounding to a decimal is off by 0.05 at most.
+        assert cell == pytest.approx(expected, abs=0.0501)
+
+
+def test_monitors_are_those_of_the_files(page, root):
+    for heading, key, scale, digits in (
+        ("Answers changed at attempt 2", "changed_t2", 100, 0.0501),
+        ("Edit distance from attempt 1", "edit_distance_ratio_t2", 1, 0.000501),
+        ("Mean length of attempt 2", "length_t2", 1, 0.0501),
+        ("Mean training reward of attempt 1", "reward_t1", 1, 0.000501),
+    ):
+        shown = [cell[0] for cell in cells(page, "monitor-table", heading)]
+        assert shown == pytest.approx([scale * metrics[key] for metrics in metrics_of(root)], abs=digits)
+
+
+def test_models_are_compared_problem_by_problem(page, root):
+    base, final = (pd.read_parquet(root / "generations" / f"{name}.parquet") for name in ("base", "final"))
+    for t in (1, 2):
+        right = dict(zip(base["id"], base[f"correct_t{t}"], strict=True))
+        pairs = [(right[name], now) for name, now in zip(final["id"], final[f"correct_t{t}"], strict=True)]
+        gained, lost = pairs.count((False, True)), pairs.count((True, False))
+        shown = cells(page, "paired", f"Attempt {t}")
+        assert (shown[0], shown[1]) == ([gained], [lost])
+        assert shown[2][0] == pytest.approx(100 * (gained - lost) / len(pairs), abs=0.0501)
+    assert "p < 0.001" in page.tables["paired"][-1][-1]
+
+
+def test_headline_tells_the_result(page, root):
+    base, _, final = metrics_of(root)
+    (headline,) = re.findall(r"On [\d,]+ held-out problems.*?points\.(?= |\n|$)", page.text)
+    values = numbers(headline.replace("95 %", ""))
+    expected = [300, 1, 100 * final["accuracy_t1"], 2, 100 * final["accuracy_t2"]]
+    assert "gains" in headline
+    assert {round(100 * base["accuracy_t1"], 1), round(100 * final["delta"], 1)} <= set(values)
+    for value in expected:
+        assert any(value == pytest.approx(shown, abs=0.0501) for shown in values)
+
+
+def test_transitions_count_every_problem_once(page, root):
+    (table,) = [name for name in page.tables if name.startswith("table ")]
+    for column, name in enumerate(MODELS, start=1):
+        rows = {row[0]: numbers(row[column])[0] for row in page.tables[table] if len(row) > 1 and row[0]}
+        frame = pd.read_parquet(root / "generations" / f"{name}.parquet")
+        assert rows["wrong → right"] == (~frame.correct_t1 & frame.correct_t2).sum()
+        assert rows["right → right"] == (frame.correct_t1 & frame.correct_t2).sum()
+        assert sum(rows.values()) == len(frame)
+
+
+def test_samples_are_of_their_kind_and_limited(page, root):
+    """Each kind of the final model shows at most `report.samples`, and the page says how many there are."""
+    final = pd.read_parquet(root / "generations" / "final.parquet")
+    corrected = (~final.correct_t1 & final.correct_t2).sum()
+    assert f"3 of {corrected}" in page.text
+    shown = final[[text in page.text for text in final["problem"]]]
+    assert 0 < len(shown) <= 4 * 3
+    assert (~shown.correct_t1 & shown.correct_t2).sum() == 3
+
+
+def test_base_lines_are_dotted(html):
+    for name in ("accuracy-base-attempt1", "accuracy-base-attempt2", "delta-base-delta"):
+        group = html[html.index(f'id="{name}"') :]
+        assert "stroke-dasharray" in group[: group.index("</g>")]
+
+
+def test_page_needs_nothing_from_elsewhere(html, page):
+    loading = {"script", "link", "img", "iframe", "object", "embed", "video", "audio", "source", "base"}
+    assert not loading & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in ("src", "srcset", "xlink:href", "data", "poster") or (name == "href" and tag != "a"):
+                assert value.startswith("#"), (tag, name, value)
+    assert not re.search(r"@import|url\((?!#)", html)
+    # The one address on the page is a link that a reader may follow.
+    assert set(re.findall(r"https?://[^\s\"<]+", html)) == {"https://arxiv.org/abs/2409.12917"}
+
+
+def test_ids_are_unique_and_references_resolve(html, page):
+    assert len(page.ids) == len(set(page.ids))
+    assert not page.open
+    for target in re.findall(r'(?:href="#|url\(#)([^")]+)', html):
+        assert target in page.ids
+
+
+def test_every_colour_follows_the_reader(html, page):
+    """Figures name colours only through variables that both modes define."""
+    svg = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
+    assert not re.search(r"#[0-9a-f]{6}\b", svg)
+    light, dark = (
+        set(re.findall(r"(--[\w]+):", part)) for part in page.styles.split("prefers-color-scheme")[:2]
+    )
+    assert set(re.findall(r"var\((--\w+)\)", svg)) <= light
+    assert set(re.findall(r"var\((--[\w-]+)\)", page.styles)) <= {
+        *re.findall(r"(--[\w-]+):", page.styles.split("prefers-color-scheme")[1])
+    }
+    assert dark
+
+
+def test_hostile_text_is_only_text(tmp_path):
+    write_run(tmp_path, problems=40)
+    hostile = (
+        '<script>alert(1)</script></pre><img src="http://evil.example/x.png" onerror="a()">{{ 7*7 }}\x1b[2J'
+    )
+    rows = make_rows("final", MODELS["final"], 40, 2)
+    for row in rows:
+        row["problem"] = row["text_t1"] = row["text_t2"] = row["answer"] = row["extracted_t2"] = hostile
+    write_evaluation(tmp_path, "final", rows)
+    page = Page(render(tmp_path, report={"title": hostile.replace("\x1b", ""), "samples": 3}))
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert "<script>alert(1)</script>" in page.text
+    assert "{{ 7*7 }}" in page.text
+    assert "\x1b" not in page.text
+
+
+def test_equal_inputs_give_equal_bytes(root, html):
+    assert render(root) == html
+
+
+def test_machine_settings_of_matplotlib_do_not_count(root, html):
+    import matplotlib
+
+    with matplotlib.rc_context({"lines.linewidth": 9, "svg.fonttype": "path", "figure.dpi": 30}):
+        assert render(root) == html
+
+
+def test_warns_when_stage_one_has_not_taken_off(tmp_path, page):
+    write_run(tmp_path, problems=40, took_off=False)
+    assert "not-taken-off" in Page(render(tmp_path)).ids
+    assert "not-taken-off" not in page.ids
+
+
+def test_says_so_when_it_is_a_smoke_run(root, page):
+    assert "smoke run" in Page(render(root, smoke=True)).text
+    assert "smoke run" not in page.text
+
+
+def test_only_the_embedded_default_explains_itself(root, page):
+    other = Page(render(root, model={"source": "local", "path": "somewhere"}))
+    assert "shows" in page.ids
+    assert "fix your answer" in page.text
+    assert "shows" not in other.ids
+
+
+def test_no_success_is_claimed_without_one(tmp_path):
+    write_run(tmp_path, problems=60)
+    write_evaluation(tmp_path, "final", make_rows("final", (0.5, 0.0, 0.0), 60, 2))
+    text = Page(render(tmp_path)).text
+    assert "no clear gain or loss" in text
+    assert "Rewards alone" not in text
+
+
+def test_all_parameters_and_the_code_are_named(page):
+    flat = {row[0]: row[1] for row in page.tables["parameters"] if len(row) == 2}
+    assert flat["alpha"] == "3.0"
+    assert flat["sizes.test"] == "200"
+    assert flat["seed"] == "7"
+    assert ["Commit", "0123abc"] in page.tables["provenance"]
+
+
+def test_three_attempts(tmp_path):
+    write_run(tmp_path, problems=60, attempts=3)
+    page = Page(render(tmp_path))
+    metrics = metrics_of(tmp_path)
+    for heading, key in (("Accuracy, attempt 3", "accuracy_t3"), ("Δ, attempt 3", "delta_t3")):
+        shown = [cell[0] for cell in cells(page, "results", heading)]
+        assert shown == pytest.approx([100 * of[key] for of in metrics], abs=0.0501)
+    assert "accuracy-base-attempt3" in page.ids
+    assert "From attempt 1 to attempt 3" in page.text
+    assert len(page.ids) == len(set(page.ids))
