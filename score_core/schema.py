@@ -5,6 +5,7 @@ with the reason and the remedy. Symbols (`alpha`, `beta1`, `beta2`, `gamma`) are
 arXiv 2409.12917.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -152,6 +153,7 @@ class Lora(Section):
 class Conversation(Section):
     """What is said in a dialogue; the same in training and in evaluation."""
 
+    folder: str | None = None  # holds the files below; the pipeline watches it for changes
     system: str | None = None  # a file, or null for none
     first: str  # a file with {problem}, the first turn
     retry: str  # a file, the instruction before every later attempt; never says who was right
@@ -160,6 +162,17 @@ class Conversation(Section):
     max_prompt_tokens: Count = 1024  # of [x]; a longer problem is refused when data is prepared
     max_new_tokens: Count = 512  # of one attempt
     max_context_tokens: Count | None = None  # of a whole dialogue; null: the model's own limit
+
+    @model_validator(mode="after")
+    def _files_are_watched(self) -> "Conversation":
+        for key in ("system", "first", "retry", "few_shot"):
+            file = getattr(self, key)
+            if self.folder is not None and file is not None and Path(self.folder) not in Path(file).parents:
+                raise ValueError(
+                    f"{key}: {file} is not in folder: {self.folder}, the one place that is watched for "
+                    "changes; move the file there or point folder at it"
+                )
+        return self
 
 
 class Reward(Section):

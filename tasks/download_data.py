@@ -13,6 +13,7 @@ from score_core.files import replacing, write_json
 from score_core.schema import Runtime
 
 PREPARED = Path("data/prepared")
+OUTPUTS = (PREPARED,)
 
 
 def run(config: Config, runtime: Runtime) -> None:
@@ -45,4 +46,4 @@ def run(config: Config, runtime: Runtime) -> None:
 if __name__ == "__main__":
     from tasks.command_line import run_stage
 
-    run_stage("download_data", run)
+    run_stage("download_data", run, OUTPUTS)

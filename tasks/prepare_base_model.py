@@ -11,6 +11,7 @@ from score_core.files import replacing
 from score_core.schema import AdditionData, AdditionModel, HubModel, LocalModel, Runtime
 
 BASE = Path("models/base")
+OUTPUTS = (BASE,)
 
 
 def run(config: Config, runtime: Runtime) -> None:
@@ -67,4 +68,4 @@ def _check(config: Config, folder: Path) -> None:
 if __name__ == "__main__":
     from tasks.command_line import run_stage
 
-    run_stage("prepare_base_model", run)
+    run_stage("prepare_base_model", run, OUTPUTS)

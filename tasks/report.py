@@ -10,6 +10,8 @@ from score_core.config import Config
 from score_core.schema import Runtime
 from tasks.command_line import run_stage
 
+OUTPUTS = (Path("reports/index.html"), Path("reports/model_card.md"))
+
 
 def run(config: Config, runtime: Runtime) -> None:
     """Writes the page and the model card, or neither."""
@@ -24,10 +26,10 @@ def run(config: Config, runtime: Runtime) -> None:
     inputs = read_inputs(root)
     page = render_page(inputs, config, provenance(root))
     card = render_card(inputs, config, root)
-    for name, text in (("index.html", page), ("model_card.md", card)):
-        with replacing(root / "reports" / name) as temporary:
+    for output, text in zip(OUTPUTS, (page, card), strict=True):
+        with replacing(root / output) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    run_stage("report", run)
+    run_stage("report", run, OUTPUTS)

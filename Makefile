@@ -1,0 +1,83 @@
+# `make` says what there is. Every target sets up what it needs, once: a virtual environment in .venv
+# with the versions in requirements.txt.
+#
+#   PYTHON=...         the Python 3.11 to make .venv from, where it is not found by itself
+#   TORCH_INSTALL=...  options for pip when it installs torch, e.g. "--index-url URL" of the index of CPU
+#                      builds, which saves some gigabytes on a machine without a GPU
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+READY := .venv/ready-$(shell cksum < requirements.txt | cut -d' ' -f1)
+VENV_BIN := $(CURDIR)/.venv/bin
+export PATH := $(VENV_BIN):$(PATH)
+
+# DVC keeps experiments as commits. Where git knows nobody by name, they are nobody's.
+ifeq (,$(and $(shell git config user.name),$(shell git config user.email)))
+export GIT_AUTHOR_NAME ?= score
+export GIT_AUTHOR_EMAIL ?= score@localhost
+export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
+export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
+endif
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: repro
+repro: $(READY) ## From data to report, what is not up to date; profile=NAME selects a profile first
+ifdef profile
+	@python -m tasks.select_profile '$(profile)'
+	@dvc exp run -S 'profile=$(profile)'
+else
+	@dvc repro
+endif
+	@python -m tasks.summary
+
+.PHONY: smoke
+smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAME
+	@python -m tasks.select_profile --known '$(or $(profile),default)'
+	@untracked=(); \
+	while IFS= read -r -d '' path; do untracked+=(-C "$${path%/}"); done \
+	    < <(git ls-files --others --exclude-standard --directory -z); \
+	dvc exp run --temp -S 'profile=$(or $(profile),default)' -S smoke=true "$${untracked[@]}"
+
+.PHONY: try
+try: $(READY) ## Both attempts of the base and of the trained model at your problem; args="--test 3"
+	@python -m tasks.try_it $(args)
+
+.PHONY: export
+export: $(READY) ## Trained model and model card together, in export/
+	@python -m tasks.export $(args)
+
+.PHONY: test
+test: lint ## Every check: lint and all tests, some minutes
+	@python -m pytest
+
+.PHONY: lint
+lint: $(READY) ## Style, formatting, types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+.PHONY: setup
+setup: $(READY) ## .venv alone
+
+# An interrupted installation may leave a package half there, which pip takes for whole: start over.
+$(READY):
+	@python=$$(for name in $(PYTHON) python3.11 python3 python; do \
+	    "$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2> /dev/null \
+	        && command -v "$$name" && break; done); \
+	if [ -z "$$python" ]; then \
+	    echo "error: no Python 3.11 found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; \
+	fi; \
+	if [ -e .venv/unfinished ] || ! .venv/bin/python -m pip --version > /dev/null 2>&1; then \
+	    echo "Setting up .venv; the first time takes some minutes"; \
+	    "$$python" -m venv --clear .venv; \
+	fi
+	@touch .venv/unfinished
+	@python -m pip install --disable-pip-version-check $$(grep '^torch==' requirements.txt) $(TORCH_INSTALL)
+	@echo "Installing everything else in requirements.txt; about two minutes"
+	@python -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	@rm -f .venv/ready-* .venv/unfinished
+	@touch $@

@@ -1,0 +1,22 @@
+"""Stage `evaluate_base`: the base model's attempts at the test problems.
+
+Writes `metrics/base.json` and `generations/base.parquet`.
+"""
+
+from pathlib import Path
+
+from score_core.config import Config
+from score_core.schema import Runtime
+from tasks.command_line import run_stage
+from tasks.evaluation import evaluate_model, outputs
+
+OUTPUTS = outputs("base")
+
+
+def run(config: Config, runtime: Runtime) -> None:
+    """Evaluates `models/base` as `config.evaluation` says."""
+    evaluate_model(config, runtime, Path("models/base"), "base")
+
+
+if __name__ == "__main__":
+    run_stage("evaluate_base", run, OUTPUTS)

@@ -1,0 +1,22 @@
+"""Stage `evaluate_final`: the attempts of the fully trained model at the test problems.
+
+Writes `metrics/final.json` and `generations/final.parquet`.
+"""
+
+from pathlib import Path
+
+from score_core.config import Config
+from score_core.schema import Runtime
+from tasks.command_line import run_stage
+from tasks.evaluation import evaluate_model, outputs
+
+OUTPUTS = outputs("final")
+
+
+def run(config: Config, runtime: Runtime) -> None:
+    """Evaluates `models/stage2` as `config.evaluation` says."""
+    evaluate_model(config, runtime, Path("models/stage2"), "final")
+
+
+if __name__ == "__main__":
+    run_stage("evaluate_final", run, OUTPUTS)
