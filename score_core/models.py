@@ -209,6 +209,16 @@ def end_token_ids(
     return tuple(sorted(found))
 
 
+def context_limit(model: "PreTrainedModel") -> int | None:
+    """The tokens up to which attention reaches every token before; None where the model sets no limit.
+
+    Behind a sliding window the problem would silently leave the context.
+    """
+    settings = model.config.get_text_config()
+    found = (getattr(settings, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    return min((limit for limit in found if limit is not None), default=None)
+
+
 def _names(folder: Path) -> str:
     names = sorted(file.name for file in folder.iterdir())
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "nothing"
