@@ -15,6 +15,7 @@ from score_core.hub import snapshot
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # What belongs to a model folder; pickles and training states do not.
@@ -209,7 +210,7 @@ def end_token_ids(
     return tuple(sorted(found))
 
 
-def context_limit(model: "PreTrainedModel") -> int | None:
+def context_limit(model: "PreTrainedModel | PeftModel") -> int | None:
     """The tokens up to which attention reaches every token before; None where the model sets no limit.
 
     Behind a sliding window the problem would silently leave the context.
