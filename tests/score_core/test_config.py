@@ -1,5 +1,6 @@
 """Parameters: what is refused and with which words, and what toy size keeps."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,11 @@ def test_toy_size_of_a_hub_set_needs_a_fixture() -> None:
     full = config(data={"source": "hub", "path": "owner/set", "columns": {"problem": "question"}})
     with pytest.raises(UserError, match=r"data\.fixture: .* name a local folder"):
         smoke_sized(full)
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="W&B is installed here")
+def test_a_tracker_that_is_not_installed_is_named_before_any_work(tmp_path: Path) -> None:
+    path = tmp_path / "runtime.yaml"
+    path.write_text("tracker: wandb")
+    with pytest.raises(UserError, match="tracker: wandb is not installed; `pip install wandb`, or set none"):
+        load_runtime(path)
