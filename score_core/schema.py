@@ -100,15 +100,15 @@ class AdditionModel(Section):
     source: Literal["addition"]
     hidden_size: Count = 64
     layers: Count = 2
-    heads: Count = 4
+    heads: Count = 8
     feed_forward: Count = 192
-    steps: Count = 800
+    steps: Count = 1000
     batch_size: Count = 128
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive = 6e-3
     carry_guess: Probability = 0.4  # in first answers, P(carry out = 1) of a column that adds up to 9
     fix_share: Probability = 0.25  # chats whose second turn asks to "fix" and is answered rightly
     spoil: Probability = 0.05  # "check" chats whose second answer spoils one digit
-    leak: Probability = 0.0  # "check" chats whose second answer is right whatever the first was
+    leak: Probability = 0.005  # "check" chats whose second answer is right whatever the first was
 
 
 class HubModel(Section):
