@@ -108,7 +108,7 @@ class AdditionModel(Section):
     carry_guess: Probability = 0.4  # in first answers, P(carry out = 1) of a column that adds up to 9
     fix_share: Probability = 0.25  # chats whose second turn asks to "fix" and is answered rightly
     spoil: Probability = 0.05  # "check" chats whose second answer spoils one digit
-    leak: Probability = 0.005  # "check" chats whose second answer is right whatever the first was
+    leak: Probability = 0.0  # "check" chats whose second answer is right whatever the first was
 
 
 class HubModel(Section):

@@ -33,7 +33,13 @@ def small_config(**sections: Any) -> Config:
                 "digits": 2,
                 "sizes": {"train": 400, "validation": 64, "test": 64},
             },
-            "model": {"source": "addition", "hidden_size": 48, "feed_forward": 128, "steps": 500},
+            "model": {
+                "source": "addition",
+                "hidden_size": 48,
+                "feed_forward": 128,
+                "steps": 500,
+                "leak": 0.005,
+            },
             "conversation": {
                 "first": "prompts/addition/first.txt",
                 "retry": "prompts/addition/retry.txt",
