@@ -111,8 +111,8 @@ def trainer_settings(launch: Launch) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {
         "bf16": launch.mixed_precision == "bf16",
-        "gradient_checkpointing": launch.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "activation_checkpointing": launch.gradient_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False},
         "ddp_find_unused_parameters": False,
     }
     if torch.cuda.is_available():
@@ -215,6 +215,9 @@ def gathered(model: Any, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
     from trl.models.utils import unwrap_model_for_generation
 
     if not accelerator.is_fsdp2:
+        if not is_deepspeed_zero3_enabled():
+            yield accelerator.unwrap_model(model)
+            return
         with unwrap_model_for_generation(model, accelerator) as whole:
             yield whole
         return

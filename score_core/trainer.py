@@ -14,6 +14,7 @@ so that micro-batches merely add up.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from score_core.rewards import Judge
 from score_core.rollout import Rollout, roll_out
 from score_core.schema import Evaluation, Stage
 from score_core.seeding import stream
-from score_core.step import MicroBatch, PromptSchedule, cut
+from score_core.step import MicroBatch, PromptSchedule, cut, learning_rate_share
 from score_core.trajectories import Trajectories
 
 VALIDATION_KEYS = ("accuracy", "delta", "changed")
@@ -100,6 +101,17 @@ class SCoReTrainer(Trainer):
         )
         if reference is not None:
             self.reference = share_out(reference, self.accelerator)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Warm-up and linear decay to the stage's final rate; the library's own fails under DeepSpeed."""
+        if self.lr_scheduler is None:
+            trained: Any = optimizer or self.optimizer
+            schedule = partial(learning_rate_share, stage=self.stage)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trained, schedule)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     # ------------------------------------------------------------------------ 1. a step's samples
 

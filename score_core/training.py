@@ -308,7 +308,6 @@ def training_arguments(
     """The Trainer's own settings, which are the stage's in other words."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # of the launcher, which no Trainer has read yet
     count = micro_batches(stage, runtime, processes)
-    decays = stage.final_learning_rate < 1
     return TrainingArguments(
         output_dir=str(work),
         run_name=f"{config.profile}-{name}",
@@ -317,10 +316,6 @@ def training_arguments(
         gradient_accumulation_steps=count,
         train_sampling_strategy="sequential",
         learning_rate=stage.learning_rate,
-        # The polynomial schedule refuses an end that is not below its start.
-        lr_scheduler_type="polynomial" if decays else "constant_with_warmup",
-        lr_scheduler_kwargs={"lr_end": stage.learning_rate * stage.final_learning_rate} if decays else {},
-        warmup_steps=min(stage.warmup_steps, stage.steps - 1),
         optim="adamw_torch",
         adam_beta1=stage.adam_betas[0],
         adam_beta2=stage.adam_betas[1],

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,10 +68,12 @@ def run_stage(
     try:
         config, runtime = load_config(arguments.params), load_runtime(arguments.runtime)
         logging.basicConfig(
-            level=runtime.log_level.upper(),
+            # Of a machine's processes one speaks, and the others where something is wrong.
+            level="ERROR" if os.environ.get("LOCAL_RANK", "0") != "0" else runtime.log_level.upper(),
             format=f"%(asctime)s {stage} %(levelname)s %(message)s",
             datefmt="%H:%M:%S",
         )
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|transformers)\.")
         for library in ("httpx", "matplotlib", "fsspec", "urllib3"):
             logging.getLogger(library).setLevel(logging.WARNING)
         # Where there is no GPU it says so whenever it is imported, used or not.

@@ -58,7 +58,7 @@ def launched(stage: str, files: list[str], config: Config, runtime: Runtime, tra
     return runtime.model_copy(update={"launch": launch})
 
 
-def command(stage: str, files: list[str], launch: Launch) -> list[str]:
+def command(module: str, arguments: list[str], launch: Launch) -> list[str]:
     """The long command line that the user never types."""
     total = (launch.processes or 1) * launch.machines
     line = [
@@ -77,7 +77,7 @@ def command(stage: str, files: list[str], launch: Launch) -> list[str]:
     elif launch.offload:
         line += ["--offload_optimizer_device", "cpu"]
         line += ["--offload_param_device", "cpu"] if launch.strategy == "zero3" else []
-    return [*line, "--module", f"tasks.{stage}", *files]
+    return [*line, "--module", module, *arguments]
 
 
 def _on_every_machine(stage: str, files: list[str], through: str) -> int:
@@ -87,7 +87,7 @@ def _on_every_machine(stage: str, files: list[str], through: str) -> int:
 
 
 def _on_this_machine(stage: str, files: list[str], launch: Launch) -> int:
-    line = command(stage, files, launch)
+    line = command(f"tasks.{stage}", files, launch)
     log.info("%s", shlex.join(line))
     # What was resolved here holds for every process.
     settled = {
