@@ -219,7 +219,14 @@ def gathered(model: Any, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
             yield accelerator.unwrap_model(model)
             return
         with unwrap_model_for_generation(model, accelerator) as whole:
+            # TRL leaves one hook, in which processes may compare notes: they would wait for one that
+            # has nothing to sample.
+            offload = getattr(model.optimizer, "parameter_offload", model.optimizer)
+            offload.fwd_pre_hook.remove()
             yield whole
+            offload.fwd_pre_hook = offload.module.register_forward_pre_hook(
+                lambda *_: offload.get_param_coordinator().reset_step()
+            )
         return
     parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
     groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
@@ -235,6 +242,20 @@ def gathered(model: Any, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
             group.post_forward_mesh_info = mesh
         for part in parts:
             part.reshard()
+
+
+def whole_state(model: Any, accelerator: Accelerator) -> dict[str, torch.Tensor] | None:
+    """All weights of a model that is split over the processes; None where none is, or on later ones.
+
+    All processes must call.
+    """
+    if not (accelerator.is_fsdp2 or is_deepspeed_zero3_enabled()):
+        return None
+    state = accelerator.get_state_dict(model)
+    # Gathering copies what tied layers share, which a model folder holds once.
+    for name in accelerator.unwrap_model(model).all_tied_weights_keys if state else ():
+        state.pop(name, None)
+    return state
 
 
 def calls_in_step(calls: int, device: torch.device) -> int:

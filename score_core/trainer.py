@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from score_core.advantages import MovingAverage, advantages
 from score_core.beta2 import Beta2Controller
 from score_core.conversation import Conversation
-from score_core.distributed import gathered, share_out
+from score_core.distributed import gathered, share_out, whole_state
 from score_core.evaluation import attempt_all
 from score_core.files import replacing
 from score_core.logprobs import TokenScores, add_token_scoring, score
@@ -362,7 +362,7 @@ class SCoReTrainer(Trainer):
 
     def save_weights(self, folder: Path) -> None:
         """Writes the whole policy, or its adapter, to `folder`; every process must call, one writes."""
-        state = self.accelerator.get_state_dict(self.model_wrapped)
+        state = whole_state(self.model_wrapped, self.accelerator)
         if self.accelerator.is_main_process:
             policy: Any = self.accelerator.unwrap_model(self.model)
             with replacing(folder) as temporary:

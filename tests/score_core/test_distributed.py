@@ -9,11 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from score_core.distributed import in_effect
+from score_core import logprobs
 from score_core.schema import Launch
 from tasks.launch import command
 from tests.rank import KINDS, train
-from tests.small_run import RUNTIME
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = {
@@ -28,9 +27,9 @@ STRATEGIES = {
 def alone(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes."""
     work = tmp_path_factory.mktemp("alone")
-    chunk = __import__("score_core.logprobs").logprobs.CHUNK
-    train(small_run, work, Launch(strategy="single"))
-    __import__("score_core.logprobs").logprobs.CHUNK = chunk
+    with pytest.MonkeyPatch.context() as restored:
+        restored.setattr(logprobs, "CHUNK", logprobs.CHUNK)  # which training sets
+        train(small_run, work, Launch(strategy="single"))
     return work
 
 
@@ -60,10 +59,14 @@ def together(run: Path, work: Path, strategy: str) -> str:
 def test_two_processes_do_what_one_does(small_run: Path, alone: Path, tmp_path: Path, strategy: str) -> None:
     said = together(small_run, tmp_path, strategy)
     assert said.count(f"running as {strategy}: {STRATEGIES[strategy]}, 2 processes") >= 2 * len(KINDS)
+    if strategy == "ddp":
+        one, two = (pd.read_parquet(work / "table.parquet") for work in (alone, tmp_path))
+        # Batches are whole ones, so texts are equal even where two tokens are nearly as likely.
+        pd.testing.assert_frame_equal(two, one)
     for kind in KINDS:
         for name in ("curve", "validation"):
             one, two = (pd.read_csv(work / "metrics" / f"{kind}_{name}.csv") for work in (alone, tmp_path))
-            pd.testing.assert_frame_equal(two, one, rtol=1e-3, atol=1e-5)
+            pd.testing.assert_frame_equal(two, one, rtol=1e-4, atol=1e-6)
         assert {path.name for path in (tmp_path / kind).iterdir()} == {
             path.name for path in (alone / kind).iterdir()
         }
@@ -71,6 +74,5 @@ def test_two_processes_do_what_one_does(small_run: Path, alone: Path, tmp_path: 
         assert one.keys() == two.keys()
         for name, expected in one.items():
             assert two[name].dtype == expected.dtype
-            torch.testing.assert_close(
-                two[name], expected, rtol=1e-3, atol=1e-4, msg=lambda m: f"{name}: {m}"
-            )
+            # Five steps of 0.001 have moved weights by 500 times the tolerance.
+            torch.testing.assert_close(two[name], expected, rtol=1e-4, atol=1e-5)
