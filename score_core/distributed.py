@@ -62,14 +62,14 @@ def check_launch(config: Config, launch: Launch) -> None:
         raise UserError(f"{where} needs GPUs and none is visible; on CPUs use ddp, zero2 or zero3.")
     if launch.strategy.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
         raise UserError(f"{where} needs deepspeed, which is not installed; `make setup` installs it.")
+    if config.quantize is not None:
+        _check_quantized(launch, gpus)
     sharded = launch.strategy in ("zero2", "zero3")
     if sharded and config.dtype == "bfloat16" and launch.mixed_precision is None:
         raise UserError(
             f"{where} with model.dtype: bfloat16 needs launch.mixed_precision: bf16, with which it keeps "
             "float32 copies of the trained weights; set it, or use another strategy."
         )
-    if config.quantize is not None:
-        _check_quantized(launch, gpus)
     for name in ("stage1", "stage2"):
         prompts = getattr(config, name).prompts_per_step
         if prompts % total:
