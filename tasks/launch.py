@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -28,7 +29,7 @@ from tasks.command_line import ENDING, end_with_parent
 
 log = logging.getLogger(__name__)
 CONFIGURATIONS = Path(__file__).resolve().parents[1] / "launch"
-PATIENCE = 45  # seconds for the other processes to end, once one of them has
+PATIENCE = 30  # seconds for the other processes to end, once one of them has
 
 
 def launched(stage: str, files: list[str], config: Config, runtime: Runtime, trains: bool) -> Runtime:
@@ -113,24 +114,30 @@ def _supervise(line: list[str], environment: dict[str, str], ending: Path | None
         try:
             while (code := process.poll()) is None:
                 time.sleep(0.1)
-                late = (
-                    ending is not None and ending.exists() and time.time() > ending.stat().st_mtime + PATIENCE
-                )
-                if late and not signalled:
-                    # The others wait for one that has ended.
-                    process.terminate()
-                    signalled = signal.SIGTERM
+                if ending is not None and ending.exists():
+                    _hurry(process, since=ending.stat().st_mtime)
             return 128 + signalled if signalled else 1 if code < 0 else code
         except (KeyboardInterrupt, SystemExit) as asked:
             signalled = signal.SIGINT if isinstance(asked, KeyboardInterrupt) else int(asked.code or 0) - 128
             _hand_on(process, signalled, to_children=ending is not None)
 
 
-def _hand_on(process: subprocess.Popen[bytes], number: int, to_children: bool) -> None:
-    try:
-        launcher = psutil.Process(process.pid)
-        receivers = (launcher.children() if to_children else []) or [launcher]
-        for receiver in receivers:
+def _hurry(launcher: subprocess.Popen[bytes], since: float) -> None:
+    """Ends a launcher that waits, once one of its processes has ended with a code of its own."""
+    if not _children(launcher):
+        launcher.kill()  # it waits minutes for other machines' launchers, and has nothing left to do
+    elif time.time() > since + PATIENCE:
+        launcher.terminate()  # and with it the processes that wait for the one that has ended
+
+
+def _hand_on(launcher: subprocess.Popen[bytes], number: int, to_children: bool) -> None:
+    for receiver in (_children(launcher) if to_children else []) or [launcher]:
+        with suppress(psutil.NoSuchProcess):
             receiver.send_signal(number)
+
+
+def _children(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(launcher.pid).children()
     except psutil.NoSuchProcess:
-        pass  # it has just ended by itself
+        return []  # it has just ended by itself
