@@ -268,26 +268,51 @@ CLUSTER = {
     "SCORE_LAUNCH_MAIN_PORT": "29511",
 }
 
-# What srun does: the command that follows, once on every machine.
-EVERYWHERE = """
+# In place of SLURM's: the command that follows, once on every node.
+SRUN = """#!{python}
 import os, subprocess, sys
-prefixes, line = eval(sys.argv[1]), sys.argv[2:]
+assert sys.argv[1] == "--kill-on-bad-exit=1"
 runs = [
-    subprocess.Popen([*prefix, f"SCORE_LAUNCH_MACHINE_RANK={rank}", *line])
-    for rank, prefix in enumerate(prefixes)
+    subprocess.Popen([*prefix, f"SLURM_NODEID={{node}}", *sys.argv[2:]])
+    for node, prefix in enumerate({machines})
 ]
 sys.exit(max(run.wait() for run in runs))
 """
+SCONTROL = "#!/bin/sh\necho 10.77.0.1\necho 10.77.0.2\n"
+DVC = "#!/bin/sh\nexec {python} -m tasks.$2\n"  # of `dvc repro train_stage1`
 
 
 @pytest.mark.slow
-def test_two_machines_train_what_one_process_does(workplace: Path, machines: list[tuple[str, ...]]) -> None:
+def test_a_slurm_job_on_two_machines_trains_what_one_process_does(
+    workplace: Path, machines: list[tuple[str, ...]]
+) -> None:
     finish(start("train_stage1", workplace))
     alone = pd.read_csv(workplace / "metrics/train_stage1_curve.csv")
-    (workplace / "everywhere.py").write_text(EVERYWHERE)
-    through = f"{sys.executable} everywhere.py '{json.dumps(machines)}'"
-    said = finish(start("train_stage1", workplace, **CLUSTER, SCORE_LAUNCH_THROUGH=json.dumps(through)))
-    assert said.count("running as ddp: DistributedType.MULTI_CPU, 2 processes on 2 machines") == 2
+    (workplace / "launch").symlink_to(ROOT / "launch")
+    (workplace / "bin").mkdir()
+    for name, text in {"srun": SRUN, "scontrol": SCONTROL, "dvc": DVC}.items():
+        script = workplace / "bin" / name
+        script.write_text(text.format(python=sys.executable, machines=machines))
+        script.chmod(0o755)
+    job = subprocess.run(
+        ["bash", "launch/slurm/score.sbatch", "train_stage1"],
+        cwd=workplace,
+        env={
+            **os.environ,
+            "PATH": f"{workplace / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "SLURM_SUBMIT_DIR": str(workplace),
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_JOB_NODELIST": "node[1-2]",
+            "SLURM_JOB_ID": "4711",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert job.returncode == 0, job.stderr
+    assert job.stderr.count("running as ddp: DistributedType.MULTI_CPU, 2 processes on 2 machines") == 2
     together = pd.read_csv(workplace / "metrics/train_stage1_curve.csv")
     pd.testing.assert_frame_equal(together, alone, rtol=1e-4, atol=1e-6)
 
