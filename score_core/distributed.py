@@ -40,11 +40,12 @@ def resolve(launch: Launch) -> Launch:
     return launch.model_copy(update={"strategy": strategy, "processes": processes})
 
 
-def check_launch(config: Config, launch: Launch) -> None:
+def check_launch(config: Config, launch: Launch, trains: str | None) -> None:
     """Refuses what cannot work, before anything is started.
 
     Args:
         launch: as `resolve` returns it.
+        trains: the section of a stage that trains; None where one evaluates, as ddp or alone.
 
     Raises:
         UserError: with the reason and the remedy.
@@ -64,20 +65,24 @@ def check_launch(config: Config, launch: Launch) -> None:
         raise UserError(f"{where} needs deepspeed, which is not installed; `make setup` installs it.")
     if config.quantize is not None:
         _check_quantized(launch, gpus)
-    sharded = launch.strategy in ("zero2", "zero3")
-    if sharded and config.dtype == "bfloat16" and launch.mixed_precision is None:
+    if trains is None:
+        return
+    if (
+        launch.strategy in ("zero2", "zero3")
+        and config.dtype == "bfloat16"
+        and launch.mixed_precision is None
+    ):
         raise UserError(
             f"{where} with model.dtype: bfloat16 needs launch.mixed_precision: bf16, with which it keeps "
             "float32 copies of the trained weights; set it, or use another strategy."
         )
-    for name in ("stage1", "stage2"):
-        prompts = getattr(config, name).prompts_per_step
-        if prompts % total:
-            raise UserError(
-                f"params.yaml: {name}.prompts_per_step: {prompts} is not divisible by the {total} processes "
-                "of runtime.yaml, which share a step's problems evenly; use another number of processes "
-                f"({', '.join(str(n) for n in range(1, prompts + 1) if prompts % n == 0)})."
-            )
+    prompts = getattr(config, trains).prompts_per_step
+    if prompts % total:
+        raise UserError(
+            f"params.yaml: {trains}.prompts_per_step: {prompts} is not divisible by the {total} processes of "
+            "runtime.yaml, which share a step's problems evenly; use another number of processes "
+            f"({', '.join(str(n) for n in range(1, prompts + 1) if prompts % n == 0)})."
+        )
 
 
 def _check_quantized(launch: Launch, gpus: int) -> None:

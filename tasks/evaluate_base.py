@@ -21,4 +21,4 @@ def run(config: Config, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("evaluate_base", run, OUTPUTS, partial(launched, trains=False))
+    run_stage("evaluate_base", run, OUTPUTS, partial(launched, trains=None))

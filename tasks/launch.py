@@ -32,12 +32,13 @@ CONFIGURATIONS = Path(__file__).resolve().parents[1] / "launch"
 PATIENCE = 30  # seconds for the other processes to end, once one of them has
 
 
-def launched(stage: str, files: list[str], config: Config, runtime: Runtime, trains: bool) -> Runtime:
+def launched(stage: str, files: list[str], config: Config, runtime: Runtime, trains: str | None) -> Runtime:
     """Returns what to run with in this process; where others do the work, ends with their exit code.
 
     Args:
         files: the stage's command line arguments.
-        trains: whether the stage trains; an evaluation has no use for split optimisers.
+        trains: the parameters' section of a stage that trains; None for an evaluation, which has no
+            use for split optimisers.
 
     Raises:
         UserError: a combination of settings that cannot work.
@@ -49,9 +50,9 @@ def launched(stage: str, files: list[str], config: Config, runtime: Runtime, tra
     from score_core.distributed import check_launch, resolve, world_of
 
     launch = resolve(runtime.launch)
-    check_launch(config, launch)
-    if not trains:
+    if trains is None:
         launch = launch.model_copy(update={"strategy": "ddp" if world_of(launch) > 1 else "single"})
+    check_launch(config, launch, trains)
     if launch.strategy != "single":
         sys.exit(_on_this_machine(stage, files, launch))
     # The Trainer would take every GPU that it sees.

@@ -38,4 +38,4 @@ def run(config: Config, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_stage2", run, OUTPUTS, partial(launched, trains=True))
+    run_stage("train_stage2", run, OUTPUTS, partial(launched, trains="stage2"))

@@ -91,7 +91,7 @@ def test_combinations_that_do_not_work_are_refused_with_the_reason(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(UserError, match=said):
-        check_launch(config(**sections), resolve(Launch(**launch)))
+        check_launch(config(**sections), resolve(Launch(**launch)), "stage1")
 
 
 def test_packed_weights_are_not_trained_themselves() -> None:
@@ -105,7 +105,7 @@ def test_auto_takes_all_gpus_or_one_process(monkeypatch: pytest.MonkeyPatch) -> 
         launch = resolve(Launch())
         assert (launch.strategy, launch.processes) == expected
     with pytest.raises(UserError, match="8 processes and 4 visible GPUs"):
-        check_launch(config(), resolve(Launch(processes=8)))
+        check_launch(config(), resolve(Launch(processes=8)), None)
 
 
 def test_another_strategy_in_effect_than_asked_for_is_an_error() -> None:
