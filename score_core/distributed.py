@@ -65,8 +65,8 @@ def check_launch(config: Config, launch: Launch, trains: str | None) -> None:
         raise UserError(f"{where} needs deepspeed, which is not installed; `make setup` installs it.")
     if launch.mixed_precision is not None and launch.strategy not in ("single", "ddp") and not gpus:
         raise UserError(
-            f"{where} with launch.mixed_precision: {launch.mixed_precision} needs GPUs and none is visible; on "
-            "CPUs use ddp, or mixed_precision: null."
+            f"{where} with launch.mixed_precision: {launch.mixed_precision} needs GPUs and none is visible; "
+            "on CPUs use ddp, or mixed_precision: null."
         )
     if config.quantize is not None:
         _check_quantized(launch, gpus)

@@ -64,6 +64,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
 LORA = {"rank": 4, "alpha": 8}
 PACKED = {"source": "local", "path": "x", "quantize": "nf4"}
 REFUSED = [
+    ({"strategy": "zero3", "mixed_precision": "bf16"}, {}, "mixed_precision: bf16 needs GPUs and none is"),
     ({"strategy": "ddp", "processes": 1}, {}, "ddp of one process is single"),
     ({"strategy": "fsdp2", "processes": 2}, {}, "fsdp2 needs GPUs and none is visible"),
     (
