@@ -49,6 +49,10 @@ try: $(READY) ## Both attempts of the base and of the trained model at your prob
 export: $(READY) ## Trained model and model card together, in export/
 	@python -m tasks.export $(args)
 
+.PHONY: merge
+merge: $(READY) ## A trained adapter and its base as one model, in merged/
+	@python -m tasks.merge $(args)
+
 .PHONY: test
 test: lint ## Every check: lint and all tests, some minutes
 	@python -m pytest

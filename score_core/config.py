@@ -6,6 +6,8 @@ validates the whole file.
 """
 
 import difflib
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,10 +21,10 @@ from score_core.schema import (
     Conversation,
     Data,
     Evaluation,
+    FileModel,
     HubData,
     HubModel,
     LocalData,
-    LocalModel,
     Lora,
     Model,
     Report,
@@ -52,6 +54,8 @@ REFUSED_VALUES = {
 }
 REFUSED_VALUES["k1_in_loss"] = REFUSED_VALUES["k1"]
 
+LAUNCH_PREFIX = "SCORE_LAUNCH_"
+
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -74,7 +78,12 @@ class Config(Section):
     @property
     def dtype(self) -> Literal["float32", "bfloat16"]:
         """What weights are held in; the embedded and the tiny models are float32."""
-        return self.model.dtype if isinstance(self.model, HubModel | LocalModel) else "float32"
+        return self.model.dtype if isinstance(self.model, FileModel) else "float32"
+
+    @property
+    def quantize(self) -> Literal["nf4"] | None:
+        """How weights are packed, if they are."""
+        return self.model.quantize if isinstance(self.model, FileModel) else None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
@@ -82,6 +91,11 @@ class Config(Section):
             raise ValueError(
                 "model.source: addition only knows sums, and data.source is "
                 f"{self.data.source}; use a hub, local or tiny model"
+            )
+        if self.quantize is not None and self.lora is None:
+            raise ValueError(
+                f"model.quantize: {self.quantize} weights are not trained themselves; set lora, "
+                "whose adapter is, or quantize: null"
             )
         return self
 
@@ -97,9 +111,21 @@ def load_config(path: Path) -> Config:
     return smoke_sized(config) if config.smoke else config
 
 
-def load_runtime(path: Path) -> Runtime:
-    """Reads and validates a runtime file; the errors are those of `load_config`."""
-    return parse(Runtime, _read_yaml(path), source=str(path))
+def load_runtime(path: Path, environment: Mapping[str, str] = os.environ) -> Runtime:
+    """Reads and validates a runtime file; the errors are those of `load_config`.
+
+    Args:
+        environment: its variables `SCORE_LAUNCH_<KEY>` replace what the file says of `launch`.
+    """
+    content, source = _read_yaml(path), str(path)
+    found = {name: environment[name] for name in environment if name.startswith(LAUNCH_PREFIX)}
+    if found:
+        keys = {
+            name.removeprefix(LAUNCH_PREFIX).lower(): yaml.safe_load(text) for name, text in found.items()
+        }
+        content["launch"] = {**(content.get("launch") or {}), **keys}
+        source += f" with {', '.join(found)} of the environment"
+    return parse(Runtime, content, source=source)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from score_core.config import Config
 from score_core.conversation import Conversation
+from score_core.distributed import confirm, everyones, join, rank, world
 from score_core.models import context_limit, end_token_ids, load_model, load_tokenizer
 from score_core.problems import Problem
 from score_core.rewards import Judge
@@ -37,17 +38,30 @@ def evaluate(folder: Path, problems: Sequence[Problem], config: Config, runtime:
         UserError: the folder is no usable model, or a problem does not fit its context.
     """
     tokenizer = load_tokenizer(folder)
+    state = join()
+    confirm(state, runtime.launch)
     torch.set_num_threads(runtime.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(folder, config.dtype, device)
+    model = load_model(folder, config.dtype, state.device, quantize=config.quantize)
     conversation = Conversation(
         config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
     )
     conversation.check_fits(config.evaluation.attempts, context_limit(model))
     judge = Judge(config.reward)
-    with tqdm(total=len(problems), desc=f"evaluate {folder}", unit="problem", mininterval=1) as bar:
+    with tqdm(
+        total=len(problems),
+        desc=f"evaluate {folder}",
+        unit="problem",
+        mininterval=1,
+        disable=not state.is_main_process,
+    ) as bar:
         return attempt_all(
-            model, conversation, judge, problems, config.evaluation, config.seed, progress=bar.update
+            model,
+            conversation,
+            judge,
+            problems,
+            config.evaluation,
+            config.seed,
+            progress=lambda done: bar.update(min(done * world(), len(problems) - bar.n)),
         )
 
 
@@ -60,29 +74,45 @@ def attempt_all(
     seed: int,
     progress: Callable[[int], object] | None = None,
 ) -> pd.DataFrame:
-    """Answers every problem once in `settings.attempts` attempts; the table of `evaluate`."""
+    """Answers every problem once in `settings.attempts` attempts; the table of `evaluate`.
 
-    def noise(at: int) -> np.ndarray:
-        shape = (1, settings.attempts, conversation.settings.max_new_tokens)
-        return stream(seed, "evaluation", problems[at].id).random(shape)
+    Processes take turns in whole batches, so a problem has the same neighbours, and hence the same
+    rounding, however many processes there are. All of them get the whole table.
 
-    rollout = roll_out(
-        model,
-        conversation,
-        judge,
-        problems,
-        settings.attempts,
-        batch_size=settings.batch_size,
-        noise=noise if settings.temperature > 0 else None,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        progress=progress,
-    )
-    return as_table(rollout, problems)
+    Args:
+        progress: called with the number of this process's problems done since the last call.
+    """
+
+    def answer(batch: Sequence[Problem]) -> dict[str, list[object]]:
+        def noise(at: int) -> np.ndarray:
+            shape = (1, settings.attempts, conversation.settings.max_new_tokens)
+            return stream(seed, "evaluation", batch[at].id).random(shape)
+
+        rollout = roll_out(
+            model,
+            conversation,
+            judge,
+            batch,
+            settings.attempts,
+            batch_size=len(batch),
+            noise=noise if settings.temperature > 0 else None,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            progress=progress,
+        )
+        return columns_of(rollout, batch)
+
+    batches = [
+        problems[start : start + settings.batch_size]
+        for start in range(0, len(problems), settings.batch_size)
+    ]
+    done = everyones([answer(batch) for batch in batches[rank() :: world()]])
+    tables = [done[number % world()][number // world()] for number in range(len(batches))]
+    return pd.DataFrame({name: [cell for table in tables for cell in table[name]] for name in tables[0]})
 
 
-def as_table(rollout: Rollout, problems: Sequence[Problem]) -> pd.DataFrame:
-    """One row a problem; the rollout must hold one trajectory each."""
+def columns_of(rollout: Rollout, problems: Sequence[Problem]) -> dict[str, list[object]]:
+    """The table's columns for these problems; the rollout must hold one trajectory each."""
     columns: dict[str, list[object]] = {
         name: [getattr(problem, name) for problem in problems] for name in ("id", "problem", "answer")
     }
@@ -96,4 +126,4 @@ def as_table(rollout: Rollout, problems: Sequence[Problem]) -> pd.DataFrame:
         columns[f"reward{suffix}"] = [row[turn].reward for row in rollout.verdicts]
         columns[f"tokens{suffix}"] = [row[turn] for row in lengths]
         columns[f"truncated{suffix}"] = [row[turn] for row in truncated]
-    return pd.DataFrame(columns)
+    return columns

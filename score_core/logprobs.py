@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from score_core.distributed import calls_in_step
 from score_core.errors import UserError
 from score_core.trajectories import Trajectories
 
@@ -115,12 +116,14 @@ def _forward(
     head = self.get_output_embeddings()
     size = max(1, CHUNK // self.config.get_text_config().vocab_size)
     parts = []
-    for start in range(0, max(1, len(token_P)), size):
+    # Behind the last token a chunk is empty: calls that other processes need, and this one does not.
+    chunks = calls_in_step(max(1, -(-len(token_P) // size)), token_P.device)
+    for start in range(0, chunks * size, size):
         at = slice(start, start + size)
         reference = None if reference_logp_PV is None else reference_logp_PV[at]
         inputs = (head, hidden_PH[at], token_P[at], temperature, reference, whole)
         # One chunk needs no recomputation: its logits fit.
-        if torch.is_grad_enabled() and len(token_P) > size:
+        if torch.is_grad_enabled() and chunks > 1:
             parts.append(checkpoint(_score_chunk, *inputs, use_reentrant=False))
         else:
             parts.append(_score_chunk(*inputs))

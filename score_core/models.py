@@ -92,6 +92,7 @@ def load_model(
     dtype: "torch.dtype | Literal['float32', 'bfloat16', 'auto']" = "float32",
     device: "torch.device | str" = "cpu",
     base: Path | None = None,
+    quantize: Literal["nf4"] | None = None,
 ) -> "PreTrainedModel":
     """Loads a causal language model for use; a caller that trains it switches gradients on as usual.
 
@@ -100,6 +101,7 @@ def load_model(
         dtype: of the weights in memory.
         device: where to put the model.
         base: the model folder under an adapter; by default the one the adapter names.
+        quantize: packs weights into 4 bits (QLoRA, arXiv 2305.14314) and computes in `dtype`.
 
     Returns:
         The model, in evaluation mode; for an adapter folder a `peft.PeftModel` over the base.
@@ -112,11 +114,12 @@ def load_model(
 
     check_model(folder)
     if (folder / ADAPTER_CONFIG).exists():
-        return _load_adapter(folder, dtype, device, base)
+        return _load_adapter(folder, dtype, device, base, quantize)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype,
+            **({} if quantize is None else _packed(quantize, dtype, device)),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -131,10 +134,25 @@ def load_model(
             f"{folder}: {len(found['missing_keys'])} weights of the architecture are missing, such as "
             f"{min(found['missing_keys'])}; expected all; check config.json, or copy the model again."
         )
-    return model.to(device).eval()
+    # Packed weights were loaded where they belong, and cannot be moved.
+    return model.eval() if quantize else model.to(device).eval()
 
 
-def _load_adapter(folder: Path, dtype: Any, device: Any, base: Path | None) -> "PreTrainedModel":
+def _packed(quantize: str, dtype: Any, device: Any) -> dict[str, Any]:
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantize,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _load_adapter(
+    folder: Path, dtype: Any, device: Any, base: Path | None, quantize: Literal["nf4"] | None
+) -> "PreTrainedModel":
     from peft import PeftModel
 
     if base is None:
@@ -145,16 +163,24 @@ def _load_adapter(folder: Path, dtype: Any, device: Any, base: Path | None) -> "
                 "folder the adapter was trained on, such as models/base; run `dvc repro prepare_base_model`."
             )
         base = Path(named)
-    adapted: Any = PeftModel.from_pretrained(load_model(base, dtype, device), str(folder))
+    adapted: Any = PeftModel.from_pretrained(load_model(base, dtype, device, quantize=quantize), str(folder))
     return adapted.eval()
 
 
-def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+def save_model(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    state: "dict[str, torch.Tensor] | None" = None,
+) -> None:
     """Saves a model and its tokenizer as a model folder, or a PEFT model's adapter as one.
 
     Only safetensors, JSON and text are written. `folder` is made; wrap it in `replacing`.
+
+    Args:
+        state: the weights, where the model itself holds only a part of them.
     """
-    model.save_pretrained(str(folder))
+    model.save_pretrained(str(folder), state_dict=state)
     tokenizer.save_pretrained(str(folder))
 
 

@@ -111,22 +111,27 @@ class AdditionModel(Section):
     leak: Probability = 0.0  # "check" chats whose second answer is right whatever the first was
 
 
-class HubModel(Section):
+class FileModel(Section):
+    """What the hub and the local source have in common: how weights are held in memory."""
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    quantize: Literal["nf4"] | None = None  # 4-bit weights under an adapter; needs a GPU, see docs/scaling.md
+
+
+class HubModel(FileModel):
     """A causal language model on the Hugging Face hub, pinned by revision."""
 
     source: Literal["hub"]
     path: str  # e.g. "Qwen/Qwen3-0.6B"
     revision: str = "main"
     family: Literal["qwen2", "qwen3", "llama"]  # the architecture of a smoke run's tiny model
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
 
 
-class LocalModel(Section):
+class LocalModel(FileModel):
     """A transformers model folder: config, safetensors, tokenizer with a chat template."""
 
     source: Literal["local"]
     path: str
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
 
 
 class TinyModel(Section):
@@ -314,14 +319,56 @@ class Report(Section):
 # -------------------------------------------------------------------------------------- runtime
 
 
+class Launch(Section):
+    """On which processes training and evaluation run, and how these share the work.
+
+    On a machine that differs from the others in a value, `SCORE_LAUNCH_<KEY>` in the environment takes
+    its place, e.g. `SCORE_LAUNCH_MACHINE_RANK=1`.
+    """
+
+    # auto: every visible GPU (ddp), or one process where there is at most one.
+    # ddp: a whole model a process; zero2: gradients and optimiser split over the processes; zero3 and
+    # fsdp2: the weights too, gathered for sampling.
+    strategy: Literal["auto", "single", "ddp", "zero2", "zero3", "fsdp2"] = "auto"
+    processes: Count | None = None  # on each machine; null: one a visible GPU, or one without any
+    machines: Count = 1
+    machine_rank: Annotated[int, Field(ge=0)] = 0  # which of the machines this is; 0 writes the outputs
+    main_address: str = "127.0.0.1"  # of the machine with rank 0, as all the others reach it
+    main_port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: any free one, on one machine only
+    through: str | None = None  # a command that runs what follows it on every machine, e.g. srun's
+    mixed_precision: Literal["bf16"] | None = None  # null: compute in the dtype of the weights
+    offload: bool = False  # zero2: optimiser in CPU memory; zero3 and fsdp2: weights too
+    gradient_checkpointing: bool = False  # recompute activations: a third more time for less memory
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Launch":
+        if self.machine_rank >= self.machines:
+            raise ValueError(
+                f"machine_rank: {self.machine_rank} of machines: {self.machines}; ranks start at 0"
+            )
+        if self.machines > 1 and (self.main_port == 0 or self.main_address in ("127.0.0.1", "localhost")):
+            raise ValueError(
+                "machines: more than one need a main_address that all of them reach, and a main_port "
+                "that is free on it; set both"
+            )
+        if self.strategy == "single" and ((self.processes or 1) > 1 or self.machines > 1):
+            raise ValueError("strategy: single is one process; use ddp, zero2, zero3 or fsdp2 for more")
+        if self.offload and self.strategy in ("auto", "single", "ddp"):
+            raise ValueError(
+                f"offload: {self.strategy} keeps everything on the accelerator; use zero2, zero3 or fsdp2"
+            )
+        return self
+
+
 class Runtime(Section):
     """How a stage runs on this machine: `runtime.yaml`. Nothing here invalidates a cached result."""
 
-    threads: Count = 2  # CPU threads; results are bit-identical for the same number
+    threads: Count = 2  # CPU threads a process; results are bit-identical for the same number
     micro_batch_size: Count = 512  # trajectories in one forward and backward of training
     sampling_batch_size: Count = 1024  # trajectories sampled side by side
     tracker: Literal["none", "tensorboard", "wandb"] = "none"  # local files are always written
     log_level: Literal["debug", "info", "warning"] = "info"
+    launch: Launch = Launch()
 
     @model_validator(mode="after")
     def _tracker_is_installed(self) -> "Runtime":

@@ -1,4 +1,4 @@
-"""What an optimiser step is made of: its problems, and its micro-batches."""
+"""What an optimiser step is made of: its problems, its micro-batches, its learning rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from score_core.problems import Problem
+from score_core.schema import Stage
 from score_core.seeding import stream
 from score_core.trajectories import Trajectories
 
@@ -50,3 +51,13 @@ def cut(trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, cou
         MicroBatch(trajectories.select(rows.tolist()), advantage_NT[rows], weight_NT[rows])
         for rows in order.chunk(count)
     ]
+
+
+def learning_rate_share(step: int, stage: Stage) -> float:
+    """The learning rate behind `step` optimiser steps, as a share of the stage's."""
+    warmup = min(stage.warmup_steps, stage.steps - 1)
+    if step < warmup:
+        return step / warmup
+    left = max(0.0, 1 - (step - warmup) / (stage.steps - warmup))
+    last = stage.learning_rate * stage.final_learning_rate
+    return ((stage.learning_rate - last) * left + last) / stage.learning_rate

@@ -8,6 +8,7 @@ import pandas as pd
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from score_core.distributed import rank
 from score_core.files import replacing
 
 STEP, VALIDATION = "step", "validation"
@@ -21,8 +22,9 @@ class Recorder(TrainerCallback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        if rank() == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
 
     def on_log(
         self,

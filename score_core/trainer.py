@@ -14,6 +14,8 @@ so that micro-batches merely add up.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,16 +26,19 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from score_core.advantages import MovingAverage, advantages
 from score_core.beta2 import Beta2Controller
 from score_core.conversation import Conversation
+from score_core.distributed import gathered, share_out, whole_state
 from score_core.evaluation import attempt_all
+from score_core.files import replacing
 from score_core.logprobs import TokenScores, add_token_scoring, score
 from score_core.metrics import summarise
+from score_core.models import save_model
 from score_core.objective import Objective, kl_penalties, kl_term, policy_loss, token_weights
 from score_core.problems import Problem
 from score_core.rewards import Judge
 from score_core.rollout import Rollout, roll_out
 from score_core.schema import Evaluation, Stage
 from score_core.seeding import stream
-from score_core.step import MicroBatch, PromptSchedule, cut
+from score_core.step import MicroBatch, PromptSchedule, cut, learning_rate_share
 from score_core.trajectories import Trajectories
 
 VALIDATION_KEYS = ("accuracy", "delta", "changed")
@@ -77,7 +82,8 @@ class SCoReTrainer(Trainer):
         self.objective: Objective = objective
         self.conversation, self.judge = conversation, judge
         self.problems, self.validation = problems, validation
-        self.reference, self.seed, self.name = reference, seed, name
+        self.reference: nn.Module | None = reference
+        self.seed, self.name = seed, name
         self.sampling_batch_size = sampling_batch_size
         self.moving_average = MovingAverage()
         self.schedule = PromptSchedule(problems, stage.steps * stage.prompts_per_step, seed, name)
@@ -94,7 +100,18 @@ class SCoReTrainer(Trainer):
             **kwargs,
         )
         if reference is not None:
-            nn.Module.to(reference, self.args.device)
+            self.reference = share_out(reference, self.accelerator)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Warm-up and linear decay to the stage's final rate; the library's own fails under DeepSpeed."""
+        if self.lr_scheduler is None:
+            trained: Any = optimizer or self.optimizer
+            schedule = partial(learning_rate_share, stage=self.stage)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trained, schedule)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     # ------------------------------------------------------------------------ 1. a step's samples
 
@@ -156,42 +173,51 @@ class SCoReTrainer(Trainer):
 
         share = stage.offline_first_attempts
         offline = [stream(self.seed, self.name, "offline", place).random() < share for place in places]
-        firsts = self._reference_attempts(problems, offline, lambda at: noise(at, "offline noise", 1))
-        rollout = roll_out(
-            self._policy(),
-            self.conversation,
-            self.judge,
-            problems,
-            stage.attempts,
-            batch_size=self.sampling_batch_size,
-            samples=stage.samples_per_prompt,
-            noise=noise,
-            temperature=stage.temperature,
-            given=firsts.get,
-        )
+        firsts = {}
+        if share > 0:
+            with self._sampled_reference() as reference:
+                firsts = self._first_attempts(
+                    reference, problems, offline, lambda at: noise(at, "offline noise", 1)
+                )
+        with gathered(self.model_wrapped, self.accelerator) as policy:
+            rollout = roll_out(
+                policy,
+                self.conversation,
+                self.judge,
+                problems,
+                stage.attempts,
+                batch_size=self.sampling_batch_size,
+                samples=stage.samples_per_prompt,
+                noise=noise,
+                temperature=stage.temperature,
+                given=firsts.get,
+            )
         given = torch.tensor(offline, device=rollout.logp_NT.device)
         return rollout, given.repeat_interleave(stage.samples_per_prompt)
 
-    def _reference_attempts(
-        self, problems: list[Problem], wanted: list[bool], noise: Callable[[int], np.ndarray]
+    def _first_attempts(
+        self,
+        reference: PreTrainedModel,
+        problems: list[Problem],
+        wanted: list[bool],
+        noise: Callable[[int], np.ndarray],
     ) -> dict[int, list[list[int]]]:
-        """First attempts of the base model, K for each wanted problem, by its index."""
+        """First attempts of `reference`, K for each wanted problem, by its index."""
         chosen = [at for at, want in enumerate(wanted) if want]
         if not chosen:
             return {}
         samples = self.stage.samples_per_prompt
-        with self._as_reference() as model:
-            rollout = roll_out(
-                model,
-                self.conversation,
-                self.judge,
-                [problems[at] for at in chosen],
-                1,
-                batch_size=self.sampling_batch_size,
-                samples=samples,
-                noise=lambda number: noise(chosen[number]),
-                temperature=self.stage.temperature,
-            )
+        rollout = roll_out(
+            reference,
+            self.conversation,
+            self.judge,
+            [problems[at] for at in chosen],
+            1,
+            batch_size=self.sampling_batch_size,
+            samples=samples,
+            noise=lambda number: noise(chosen[number]),
+            temperature=self.stage.temperature,
+        )
         firsts = [row[0] for row in rollout.trajectories.attempts]
         return {at: firsts[n * samples : (n + 1) * samples] for n, at in enumerate(chosen)}
 
@@ -302,10 +328,10 @@ class SCoReTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Greedy accuracy of all attempts on the validation problems."""
-        settings = Evaluation(attempts=self.stage.attempts, batch_size=self.sampling_batch_size)
-        table = attempt_all(
-            self._policy(), self.conversation, self.judge, self.validation, settings, self.seed
-        )
+        share = -(-len(self.validation) // self.accelerator.num_processes)
+        settings = Evaluation(attempts=self.stage.attempts, batch_size=min(self.sampling_batch_size, share))
+        with gathered(self.model_wrapped, self.accelerator) as policy:
+            table = attempt_all(policy, self.conversation, self.judge, self.validation, settings, self.seed)
         summary = summarise(table)
         metrics = {f"eval_{key}": value for key, value in summary.items() if key.startswith(VALIDATION_KEYS)}
         self.log(dict(metrics))
@@ -314,19 +340,34 @@ class SCoReTrainer(Trainer):
 
     # -------------------------------------------------------------------------------- the two models
 
-    def _policy(self) -> PreTrainedModel:
-        """The policy without what distribution wraps around it, for sampling."""
-        return self.accelerator.unwrap_model(self.model)
-
     @contextmanager
-    def _as_reference(self) -> Iterator[PreTrainedModel]:
-        """pi_ref: the frozen copy, or the policy with its adapter switched off."""
+    def _as_reference(self) -> Iterator[nn.Module]:
+        """pi_ref for scoring: the frozen model, or the policy with its adapter switched off."""
         if self.reference is not None:
             yield self.reference
         else:
-            policy: Any = self._policy()
+            policy: Any = self.accelerator.unwrap_model(self.model)
             with policy.disable_adapter():
                 yield policy
+
+    @contextmanager
+    def _sampled_reference(self) -> Iterator[PreTrainedModel]:
+        """pi_ref for sampling, with all its weights on every process."""
+        if self.reference is not None:
+            with gathered(self.reference, self.accelerator) as whole:
+                yield whole
+        else:
+            with self._as_reference(), gathered(self.model_wrapped, self.accelerator) as whole:
+                yield whole
+
+    def save_weights(self, folder: Path) -> None:
+        """Writes the whole policy, or its adapter, to `folder`; every process must call, one writes."""
+        state = whole_state(self.model_wrapped, self.accelerator)
+        if self.accelerator.is_main_process:
+            policy: Any = self.accelerator.unwrap_model(self.model)
+            with replacing(folder) as temporary:
+                save_model(policy, self.conversation.tokenizer, temporary, state)
+        self.accelerator.wait_for_everyone()
 
     def _all(self, values: Tensor) -> Tensor:
         """Rows of all processes, in their order."""

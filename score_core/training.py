@@ -1,7 +1,9 @@
 """Training a stage, from folder to folder: models, trainer, selection, outputs."""
 
 import logging
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from score_core.beta2 import Beta2Controller
 from score_core.config import Config
 from score_core.conversation import Conversation
+from score_core.distributed import confirm, everyones, rank, trainer_settings
 from score_core.errors import UserError
 from score_core.files import remove, replacing, write_json
 from score_core.models import (
@@ -29,7 +33,6 @@ from score_core.models import (
     end_token_ids,
     load_model,
     load_tokenizer,
-    save_model,
 )
 from score_core.objective import Objective, stage_one, stage_two
 from score_core.problems import Problem, read_problems
@@ -102,9 +105,10 @@ def train_stage1(config: Config, runtime: Runtime, folders: Folders) -> None:
             100 * summary["validation_delta"],
             100 * stage.takeoff_delta,
         )
-    write_json(folders.metrics.with_suffix(".json"), {**summary, "took_off": took_off})
-    if stage.attempts > 2:
-        remove(folders.work / "phases")
+    if rank() == 0:
+        write_json(folders.metrics.with_suffix(".json"), {**summary, "took_off": took_off})
+        if stage.attempts > 2:
+            remove(folders.work / "phases")
 
 
 def train_stage2(config: Config, runtime: Runtime, folders: Folders, start: Path) -> None:
@@ -125,7 +129,8 @@ def train_stage2(config: Config, runtime: Runtime, folders: Folders, start: Path
         reference=folders.base,
         name="stage2",
     )
-    write_json(folders.metrics.with_suffix(".json"), summary)
+    if rank() == 0:
+        write_json(folders.metrics.with_suffix(".json"), summary)
 
 
 def train(
@@ -142,6 +147,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains from the model in `start` and writes the model and the curves.
 
+    Every process of the stage calls it; the first one writes.
+
     Args:
         reference: folder of pi_ref.
         name: separates the stage's random numbers from others'.
@@ -154,8 +161,10 @@ def train(
     """
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
+    # Before any model is loaded: under ZeRO-3 weights are split as they are read.
+    arguments = training_arguments(stage, config, runtime, folders.work, name)
     tokenizer = load_tokenizer(folders.base)
-    model = load_policy(config, start, folders.base)
+    model = load_policy(config, start, folders.base, arguments.device)
     conversation = Conversation(
         config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
     )
@@ -164,10 +173,9 @@ def train(
     validation = fitting(read_problems(folders.data, "validation"), conversation)
 
     recorder = Recorder(folders.work / "log.jsonl")
-    best = Best(stage, folders.work / "best")
     trainer = SCoReTrainer(
         model,
-        training_arguments(stage, config, runtime, folders.work, name),
+        arguments,
         stage=stage,
         objective=objective,
         controller=controller,
@@ -175,23 +183,29 @@ def train(
         judge=Judge(config.reward),
         problems=problems,
         validation=validation[: stage.validation_problems],
-        reference=load_reference(config, stage, objective, reference),
+        reference=load_reference(config, stage, objective, reference, arguments.device),
         seed=config.seed,
         name=name,
         sampling_batch_size=runtime.sampling_batch_size,
         processing_class=tokenizer,
-        callbacks=[recorder, Progress(name), best],
+        callbacks=[recorder, Progress(name)],
     )
+    confirm(trainer.accelerator.state, runtime.launch)
+    best = Best(stage, folders.work / "best", trainer.save_weights)
+    trainer.add_callback(best)
     trainer.remove_callback(PrinterCallback)  # `Progress` says it in one line
     trainer.train()
-    with replacing(folders.output) as temporary:
-        if best.step is not None and best.step != stage.steps:
+    if best.step is None or best.step == stage.steps:
+        trainer.save_weights(folders.output)
+    elif rank() == 0:
+        with replacing(folders.output) as temporary:
             shutil.copytree(best.folder, temporary)
-        else:
-            save_model(trainer.accelerator.unwrap_model(trainer.model), tokenizer, temporary)
-    remove(best.folder)
-    recorder.publish(folders.metrics)
-    return summary_of(recorder, kept=best.step or stage.steps)
+    summary: dict[str, Any] = {}
+    if rank() == 0:
+        remove(best.folder)
+        recorder.publish(folders.metrics)
+        summary = summary_of(recorder, kept=best.step or stage.steps)
+    return everyones(summary)[0]
 
 
 def summary_of(recorder: Recorder, kept: int) -> dict[str, Any]:
@@ -207,13 +221,19 @@ def summary_of(recorder: Recorder, kept: int) -> dict[str, Any]:
     }
 
 
-def load_policy(config: Config, start: Path, base: Path) -> PreTrainedModel | PeftModel:
-    """The model to train: whole, or the base model with the adapter of `start` or a new one."""
+def load_policy(config: Config, start: Path, base: Path, device: torch.device) -> PreTrainedModel | PeftModel:
+    """The model to train: whole, or the base model with the adapter of `start` or a new one.
+
+    Args:
+        device: where packed weights go; others are moved there when they are shared out.
+    """
     if config.lora is None:
         return load_model(start, config.dtype)
-    model = load_model(base, config.dtype)
+    model = _load_frozen(config, base, device)
+    # ZeRO-3 cannot hold an adapter in another dtype than the weights it sits on.
+    widen = not is_deepspeed_zero3_enabled()
     if (start / ADAPTER_CONFIG).exists():
-        return PeftModel.from_pretrained(model, start, is_trainable=True)
+        return PeftModel.from_pretrained(model, start, is_trainable=True, autocast_adapter_dtype=widen)
     targets = config.lora.targets
     return get_peft_model(
         model,
@@ -224,18 +244,25 @@ def load_policy(config: Config, start: Path, base: Path) -> PreTrainedModel | Pe
             target_modules=targets if isinstance(targets, str) else list(targets),
             task_type="CAUSAL_LM",
         ),
+        autocast_adapter_dtype=widen,
     )
 
 
 def load_reference(
-    config: Config, stage: Stage, objective: Objective, folder: Path
+    config: Config, stage: Stage, objective: Objective, folder: Path, device: torch.device
 ) -> PreTrainedModel | None:
     """A frozen pi_ref; None where nobody needs one, or the policy without its adapter is it."""
     needed = any(objective.kl_weight) or stage.offline_first_attempts > 0
     # A folder with an adapter is the model of an earlier phase, not the base model.
     if not needed or (config.lora is not None and not (folder / ADAPTER_CONFIG).exists()):
         return None
-    return load_model(folder, config.dtype).requires_grad_(False)
+    return _load_frozen(config, folder, device).requires_grad_(False)
+
+
+def _load_frozen(config: Config, folder: Path, device: torch.device) -> PreTrainedModel:
+    if config.quantize is None:
+        return load_model(folder, config.dtype)
+    return load_model(folder, config.dtype, device, quantize=config.quantize)
 
 
 def fitting(problems: list[Problem], conversation: Conversation) -> list[Problem]:
@@ -265,33 +292,30 @@ def fitting(problems: list[Problem], conversation: Conversation) -> list[Problem
     return kept
 
 
-def micro_batches(stage: Stage, runtime: Runtime) -> int:
-    """Into how many micro-batches of whole problems a step is cut: the fewest that fit."""
-    for count in range(1, stage.prompts_per_step + 1):
-        size = stage.prompts_per_step // count * stage.samples_per_prompt
-        if stage.prompts_per_step % count == 0 and size <= runtime.micro_batch_size:
+def micro_batches(stage: Stage, runtime: Runtime, processes: int = 1) -> int:
+    """Into how many micro-batches of whole problems a process cuts its share: the fewest that fit."""
+    problems = stage.prompts_per_step // processes
+    for count in range(1, problems + 1):
+        size = problems // count * stage.samples_per_prompt
+        if problems % count == 0 and size <= runtime.micro_batch_size:
             return count
-    return stage.prompts_per_step
+    return problems
 
 
 def training_arguments(
     stage: Stage, config: Config, runtime: Runtime, work: Path, name: str
 ) -> TrainingArguments:
     """The Trainer's own settings, which are the stage's in other words."""
-    count = micro_batches(stage, runtime)
-    decays = stage.final_learning_rate < 1
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # of the launcher, which no Trainer has read yet
+    count = micro_batches(stage, runtime, processes)
     return TrainingArguments(
         output_dir=str(work),
         run_name=f"{config.profile}-{name}",
         max_steps=stage.steps,
-        per_device_train_batch_size=stage.prompts_per_step // count,
+        per_device_train_batch_size=stage.prompts_per_step // processes // count,
         gradient_accumulation_steps=count,
         train_sampling_strategy="sequential",
         learning_rate=stage.learning_rate,
-        # The polynomial schedule refuses an end that is not below its start.
-        lr_scheduler_type="polynomial" if decays else "constant_with_warmup",
-        lr_scheduler_kwargs={"lr_end": stage.learning_rate * stage.final_learning_rate} if decays else {},
-        warmup_steps=min(stage.warmup_steps, stage.steps - 1),
         optim="adamw_torch",
         adam_beta1=stage.adam_betas[0],
         adam_beta2=stage.adam_betas[1],
@@ -309,14 +333,15 @@ def training_arguments(
         remove_unused_columns=False,
         report_to=[] if runtime.tracker == "none" else [runtime.tracker],
         log_level="warning",
+        **trainer_settings(runtime.launch),
     )
 
 
 class Best(TrainerCallback):
     """Keeps the weights of the best step so far, by what `stage.select` names; nothing for `last`."""
 
-    def __init__(self, stage: Stage, folder: Path) -> None:
-        self.select, self.folder = stage.select, folder
+    def __init__(self, stage: Stage, folder: Path, save: Callable[[Path], None]) -> None:
+        self.select, self.folder, self.save = stage.select, folder, save
         self.step: int | None = None
         self.value = float("-inf")
         self.reward = float("-inf")
@@ -339,7 +364,7 @@ class Best(TrainerCallback):
         value = logs[last] if self.select == "validation_accuracy" else self.reward
         if value > self.value:
             self.value, self.step = value, state.global_step
-            save_model(kwargs["model"], kwargs["processing_class"], self.folder)
+            self.save(self.folder)
 
 
 def _phase(folders: Folders, attempts: int) -> Folders:

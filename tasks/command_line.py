@@ -2,8 +2,11 @@
 
     python -m tasks.<stage> [--params params.yaml] [--runtime runtime.yaml]
 
-Exit codes: 0, 2 for a mistake that the user can mend (one line on standard error), 130 when interrupted,
-143 when terminated. Anything else is a bug and keeps its traceback.
+Exit codes: 0, 2 for a mistake that the user can mend (one line on standard error), 75 when another process
+of the run is lost (worth another try), 130 when interrupted, 143 when terminated. Anything else is a bug and
+keeps its traceback.
+
+A stage may run as many processes (tasks/launch.py). Each runs all of this; the first one accounts.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +32,9 @@ from score_core.errors import UserError
 from score_core.files import check_writable, write_json
 from score_core.schema import Runtime
 
+log = logging.getLogger(__name__)
 RUNS = Path(".runs")
+ENDING = "SCORE_ENDING"  # where one of many processes leaves the exit code for the one that started them
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 # For libraries that read it when they are loaded, which is later than this.
 ENVIRONMENT = {
@@ -39,42 +45,79 @@ ENVIRONMENT = {
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pandas", "pyarrow")
 
 
-def run_stage(stage: str, run: Callable[[Config, Runtime], None], outputs: Sequence[Path] = ()) -> None:
+def run_stage(
+    stage: str,
+    run: Callable[[Config, Runtime], None],
+    outputs: Sequence[Path] = (),
+    launched: Callable[[str, list[str], Config, Runtime], Runtime] | None = None,
+) -> None:
     """Runs a stage as a command line, and exits with a message in place of a traceback where it can.
 
     Args:
         stage: its name in dvc.yaml.
         run: does the work; its module's docstring is what --help says.
         outputs: what it writes; all must be writable before it starts.
+        launched: of a stage that can run as many processes, `tasks.launch.launched`.
     """
     arguments = _arguments(stage, sys.modules[run.__module__].__doc__ or "")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    _end_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGTERM, _terminate)
     started, clock = datetime.now(UTC), time.monotonic()
     try:
         config, runtime = load_config(arguments.params), load_runtime(arguments.runtime)
         logging.basicConfig(
-            level=runtime.log_level.upper(),
+            # Of a machine's processes one speaks, and the others where something is wrong.
+            level="ERROR" if os.environ.get("LOCAL_RANK", "0") != "0" else runtime.log_level.upper(),
             format=f"%(asctime)s {stage} %(levelname)s %(message)s",
             datefmt="%H:%M:%S",
         )
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|transformers)\.")
         for library in ("httpx", "matplotlib", "fsspec", "urllib3"):
             logging.getLogger(library).setLevel(logging.WARNING)
         # Where there is no GPU it says so whenever it is imported, used or not.
         logging.getLogger("DeepSpeed").addFilter(lambda line: "accelerator to CPU" not in line.getMessage())
         manifest = RUNS / stage / "manifest.json"
-        for output in (*outputs, manifest):
+        for output in (*outputs, manifest) if _is_first() else ():
             check_writable(output)
+        if launched is not None:
+            files = ["--params", str(arguments.params), "--runtime", str(arguments.runtime)]
+            runtime = launched(stage, files, config, runtime)
         run(config, runtime)
-        write_json(manifest, _account(started, time.monotonic() - clock, arguments.params, runtime))
+        account = _account(started, time.monotonic() - clock, arguments.params, runtime)
+        if _is_first():
+            write_json(manifest, account)
+            _print_summary(account)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"error: {error}")
     except KeyboardInterrupt:
-        print(f"{stage}: interrupted; the same command starts it again", file=sys.stderr)
-        sys.exit(130)
+        _end(130, f"{stage}: interrupted; the same command starts it again")
+    except SystemExit as error:
+        _end(error.code if isinstance(error.code, int) else 1)
+    except Exception as error:
+        if not _lost_peer(error):
+            raise
+        log.debug("", exc_info=error)
+        _end(
+            os.EX_TEMPFAIL,
+            f"{stage}: another process of this run has ended or cannot be reached, so this one ends too; "
+            "what it said stands above or in its machine's log; the same command, on every machine, "
+            f"starts it again ({' '.join(str(error).split())[:200]})",
+        )
+
+
+def _end(code: int, message: str | None = None) -> None:
+    """Exits; of many processes the first to end speaks, and leaves `code` for the one that started them."""
+    if ENDING in os.environ:
+        try:
+            with open(os.environ[ENDING], "x") as file:  # noqa: PTH123
+                file.write(str(code))
+        except FileExistsError:
+            message = None
+    if message is not None:
+        print(message, file=sys.stderr, flush=True)
+    sys.exit(0 if ENDING in os.environ else code)
 
 
 def _arguments(stage: str, description: str) -> argparse.Namespace:
@@ -93,20 +136,22 @@ def _terminate(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Has the kernel terminate this process when the one that started it dies, even by SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _account(started: datetime, seconds: float, params: Path, runtime: Runtime) -> dict[str, Any]:
-    """What varies from run to run, and so is no output of a stage."""
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    """What varies from run to run, and so is no output of a stage; every process must call."""
+    peaks = _peaks()
     return {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        # Of the process that took most.
+        "peak_memory_bytes": max(cpu for cpu, _ in peaks),
+        "peak_gpu_memory_bytes": max(gpu for _, gpu in peaks),
+        "processes": len(peaks),
         "runtime": runtime.model_dump(),
         "params_sha256": hashlib.sha256(params.read_bytes()).hexdigest(),
         "commit": _commit(),
@@ -117,6 +162,44 @@ def _account(started: datetime, seconds: float, params: Path, runtime: Runtime) 
             **{name: importlib.metadata.version(name) for name in LIBRARIES if name in sys.modules},
         },
     }
+
+
+def _peaks() -> list[tuple[int, int]]:
+    """The most CPU and GPU memory that each process has held, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.max_memory_allocated() if torch and torch.cuda.is_available() else 0
+    peaks = [(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, gpu)]
+    if torch and torch.distributed.is_initialized():
+        mine, peaks = peaks[0], [(0, 0)] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(peaks, mine)
+        torch.distributed.destroy_process_group()
+    return peaks
+
+
+def _print_summary(account: dict[str, Any]) -> None:
+    gpu = account["peak_gpu_memory_bytes"]
+    log.info(
+        "done in %.1f s by %d process%s; most memory in one: %.2f GB%s",
+        account["seconds"],
+        account["processes"],
+        "" if account["processes"] == 1 else "es",
+        account["peak_memory_bytes"] / 1e9,
+        f", {gpu / 1e9:.2f} GB of its GPU's" if gpu else "",
+    )
+
+
+def _is_first() -> bool:
+    """Whether this is the one of a run's processes that writes."""
+    return ENDING not in os.environ or os.environ.get("RANK") == "0"
+
+
+def _lost_peer(error: Exception) -> bool:
+    """Whether `error` says that another process of the run is gone or cannot be reached."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_initialized():
+        return False
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _commit() -> str | None:

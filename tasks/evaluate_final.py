@@ -3,12 +3,14 @@
 Writes `metrics/final.json` and `generations/final.parquet`.
 """
 
+from functools import partial
 from pathlib import Path
 
 from score_core.config import Config
 from score_core.schema import Runtime
 from tasks.command_line import run_stage
 from tasks.evaluation import evaluate_model, outputs
+from tasks.launch import launched
 
 OUTPUTS = outputs("final")
 
@@ -19,4 +21,4 @@ def run(config: Config, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("evaluate_final", run, OUTPUTS)
+    run_stage("evaluate_final", run, OUTPUTS, partial(launched, trains=None))

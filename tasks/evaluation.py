@@ -20,6 +20,7 @@ def evaluate_model(config: Config, runtime: Runtime, model: Path, name: str) -> 
     """Evaluates the model folder `model` on the test split and writes `outputs(name)`."""
     problems = read_problems(DATA, "test")
 
+    from score_core.distributed import rank
     from score_core.evaluation import evaluate
     from score_core.metrics import summarise
 
@@ -27,6 +28,8 @@ def evaluate_model(config: Config, runtime: Runtime, model: Path, name: str) -> 
     metrics = summarise(generations)
     gained, lost = metrics["delta_i_to_c"], metrics["delta_c_to_i"]
     assert math.isclose(metrics["delta"], gained - lost, abs_tol=1e-9), metrics
+    if rank() != 0:
+        return
     metrics_file, generations_file = outputs(name)
     with replacing(generations_file) as temporary:
         generations.to_parquet(temporary, index=False)

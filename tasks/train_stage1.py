@@ -4,11 +4,13 @@ Writes `models/stage1/` and `metrics/train_stage1*`: a summary, the curves of tr
 validation, and both as one log.
 """
 
+from functools import partial
 from pathlib import Path
 
 from score_core.config import Config
 from score_core.schema import Runtime
 from tasks.command_line import RUNS, run_stage
+from tasks.launch import launched
 
 MODEL = Path("models/stage1")
 METRICS = Path("metrics/train_stage1")
@@ -36,4 +38,4 @@ def run(config: Config, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_stage1", run, OUTPUTS)
+    run_stage("train_stage1", run, OUTPUTS, partial(launched, trains="stage1"))

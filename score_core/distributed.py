@@ -1,0 +1,280 @@
+"""Many processes: what is launched, whether it is in effect, and models whose weights are split.
+
+How processes are started is `tasks/launch.py`'s business; here is what they do once they run.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType
+from torch import distributed, nn
+from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from score_core.config import Config
+from score_core.errors import UserError
+from score_core.schema import Launch
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+# Which strategies split the weights themselves.
+SPLIT = ("zero3", "fsdp2")
+
+
+# ------------------------------------------------------------------------- what is to be launched
+
+
+def resolve(launch: Launch) -> Launch:
+    """The same with `auto` and nulls replaced by what this machine has."""
+    gpus = torch.cuda.device_count()
+    processes = 1 if launch.strategy == "single" else launch.processes or max(1, gpus)
+    strategy = launch.strategy
+    if strategy == "auto":
+        strategy = "ddp" if processes * launch.machines > 1 else "single"
+    return launch.model_copy(update={"strategy": strategy, "processes": processes})
+
+
+def check_launch(config: Config, launch: Launch, trains: str | None) -> None:
+    """Refuses what cannot work, before anything is started.
+
+    Args:
+        launch: as `resolve` returns it.
+        trains: the section of a stage that trains; None where one evaluates, as ddp or alone.
+
+    Raises:
+        UserError: with the reason and the remedy.
+    """
+    gpus, total = torch.cuda.device_count(), world_of(launch)
+    where = f"runtime.yaml: launch.strategy: {launch.strategy}"
+    if gpus and (launch.processes or 1) > gpus:
+        raise UserError(
+            f"runtime.yaml: launch.processes: {launch.processes} processes and {gpus} visible GPUs; each "
+            "needs one of its own; lower it, or use null for all of them."
+        )
+    if launch.strategy == "ddp" and total == 1:
+        raise UserError(f"{where} of one process is single; use single or auto, or more processes.")
+    if launch.strategy == "fsdp2" and not gpus:
+        raise UserError(f"{where} needs GPUs and none is visible; on CPUs use ddp, zero2 or zero3.")
+    if launch.strategy.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+        raise UserError(f"{where} needs deepspeed, which is not installed; `make setup` installs it.")
+    if launch.mixed_precision is not None and launch.strategy not in ("single", "ddp") and not gpus:
+        raise UserError(
+            f"{where} with launch.mixed_precision: {launch.mixed_precision} needs GPUs and none is visible; "
+            "on CPUs use ddp, or mixed_precision: null."
+        )
+    if config.quantize is not None:
+        _check_quantized(launch, gpus)
+    if trains is None:
+        return
+    if (
+        launch.strategy in ("zero2", "zero3")
+        and config.dtype == "bfloat16"
+        and launch.mixed_precision is None
+    ):
+        raise UserError(
+            f"{where} with model.dtype: bfloat16 needs launch.mixed_precision: bf16, with which it keeps "
+            "float32 copies of the trained weights; set it, or use another strategy."
+        )
+    prompts = getattr(config, trains).prompts_per_step
+    if prompts % total:
+        raise UserError(
+            f"params.yaml: {trains}.prompts_per_step: {prompts} is not divisible by the {total} processes of "
+            "runtime.yaml, which share a step's problems evenly; use another number of processes "
+            f"({', '.join(str(n) for n in range(1, prompts + 1) if prompts % n == 0)})."
+        )
+
+
+def _check_quantized(launch: Launch, gpus: int) -> None:
+    reason = None
+    if launch.strategy in SPLIT:
+        reason = (
+            f"4-bit weights are not split by {launch.strategy}; they are a quarter of the size, so "
+            "use ddp or zero2, which hold all of them on every GPU"
+        )
+    elif importlib.util.find_spec("bitsandbytes") is None:
+        reason = "bitsandbytes is not installed; `pip install -r requirements-4bit.txt`, or quantize: null"
+    elif not gpus:
+        reason = "4-bit weights need a GPU and none is visible; use quantize: null"
+    if reason is not None:
+        raise UserError(f"params.yaml: model.quantize: nf4: {reason}.")
+
+
+def world_of(launch: Launch) -> int:
+    """The number of processes on all machines together."""
+    return (launch.processes or 1) * launch.machines
+
+
+# --------------------------------------------------------------------------------- what is in effect
+
+
+def trainer_settings(launch: Launch) -> dict[str, Any]:
+    """What `TrainingArguments` must be told so that the launched strategy takes effect.
+
+    On CPUs `use_cpu` is what makes processes one group under ddp, and what would silently turn every
+    other strategy into ddp; those need the name of the backend instead.
+    """
+    settings: dict[str, Any] = {
+        "bf16": launch.mixed_precision == "bf16",
+        "activation_checkpointing": launch.gradient_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False},
+        "ddp_find_unused_parameters": False,
+    }
+    if torch.cuda.is_available():
+        return settings
+    if launch.strategy in ("zero2", "zero3", "fsdp2"):
+        return {**settings, "ddp_backend": "gloo"}
+    return {**settings, "use_cpu": True}
+
+
+def join() -> PartialState:
+    """Joins the launched processes where no Trainer does it; alone it is one process."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def confirm(state: Any, launch: Launch) -> None:
+    """Logs which strategy is in effect, over how many processes.
+
+    Args:
+        state: accelerate's, of a Trainer's accelerator or `join`'s.
+        launch: what was asked for; `auto` takes what there is.
+
+    Raises:
+        UserError: it is another one than was asked for.
+    """
+    effect = in_effect(state)
+    log.info(
+        "running as %s: %s, %d processes on %d machines, this is %d on %s",
+        effect,
+        state.distributed_type,
+        state.num_processes,
+        launch.machines,
+        state.process_index,
+        state.device,
+    )
+    if launch.strategy == "auto":
+        return
+    expected = (launch.strategy, world_of(launch))
+    if (effect, state.num_processes) != expected:
+        raise UserError(
+            f"runtime.yaml: launch: asked for {expected[0]} with {expected[1]} processes, and what runs is "
+            f"{effect} with {state.num_processes} ({state.distributed_type}); start the stage as "
+            "`python -m tasks.<stage>`, without accelerate's or torchrun's variables in the environment."
+        )
+
+
+def in_effect(state: Any) -> str:
+    """The strategy's name, from what accelerate has set up."""
+    kind = state.distributed_type
+    if kind == DistributedType.DEEPSPEED:
+        return f"zero{state.deepspeed_plugin.zero_stage}"
+    if kind == DistributedType.FSDP:
+        return f"fsdp{state.fsdp_plugin.fsdp_version}"
+    return "single" if kind == DistributedType.NO else "ddp"
+
+
+# ---------------------------------------------------------------------------------- work and results
+
+
+def rank() -> int:
+    """This process's number; 0 writes what all have made."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def everyones(item: Item) -> list[Item]:
+    """The items that all processes hand in, by rank, on each of them."""
+    if world() == 1:
+        return [item]
+    items: list[Any] = [None] * world()
+    distributed.all_gather_object(items, item)
+    return items
+
+
+# ---------------------------------------------------------------------------- models in several parts
+
+
+def share_out(model: nn.Module, accelerator: Accelerator) -> Any:
+    """A frozen model, in the precision and split as the strategy does it to the trained one."""
+    from trl.models.utils import prepare_deepspeed, prepare_fsdp
+
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return prepare_deepspeed(model, accelerator)
+    if accelerator.is_fsdp2:
+        return prepare_fsdp(model, accelerator)
+    return accelerator.prepare_model(model, evaluation_mode=True)
+
+
+@contextmanager
+def gathered(model: Any, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
+    """`model` without its wrapper and with all its weights on every process, for sampling.
+
+    Weights are gathered once, on entry, so processes may make different numbers of calls inside.
+    All processes must enter.
+    """
+    from torch.distributed.fsdp import FSDPModule
+    from trl.models.utils import unwrap_model_for_generation
+
+    if not accelerator.is_fsdp2:
+        if not is_deepspeed_zero3_enabled():
+            yield accelerator.unwrap_model(model)
+            return
+        with unwrap_model_for_generation(model, accelerator) as whole:
+            # TRL leaves one hook, in which processes may compare notes: they would wait for one that
+            # has nothing to sample.
+            offload = getattr(model.optimizer, "parameter_offload", model.optimizer)
+            offload.fwd_pre_hook.remove()
+            yield whole
+            offload.fwd_pre_hook = offload.module.register_forward_pre_hook(
+                lambda *_: offload.get_param_coordinator().reset_step()
+            )
+        return
+    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
+    # There is a public way to switch this off and none to read it, which restoring it needs.
+    after = [group.post_forward_mesh_info for group in groups]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield model
+    finally:
+        for group, mesh in zip(groups, after, strict=True):
+            group.post_forward_mesh_info = mesh
+        for part in parts:
+            part.reshard()
+
+
+def whole_state(model: Any, accelerator: Accelerator) -> dict[str, torch.Tensor] | None:
+    """All weights of a model that is split over the processes; None where none is, or on later ones.
+
+    All processes must call.
+    """
+    if not (accelerator.is_fsdp2 or is_deepspeed_zero3_enabled()):
+        return None
+    state = accelerator.get_state_dict(model)
+    # Gathering copies what tied layers share, which a model folder holds once.
+    for name in accelerator.unwrap_model(model).all_tied_weights_keys if state else ():
+        state.pop(name, None)
+    return state
+
+
+def calls_in_step(calls: int, device: torch.device) -> int:
+    """How often a module with split weights is to be called: as often as the process that needs it most.
+
+    Under ZeRO-3 each call is a collective operation, so all processes must make equally many.
+    """
+    if not is_deepspeed_zero3_enabled() or world() == 1:
+        return calls
+    most = torch.tensor(calls, device=device)
+    distributed.all_reduce(most, op=distributed.ReduceOp.MAX)
+    return int(most)

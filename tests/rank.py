@@ -1,0 +1,65 @@
+"""One of the processes that train in tests; `accelerate launch` starts it as a module.
+
+    python -m tests.rank RUN WORK     (two-digit sums in RUN, see tests/small_run.py)
+
+Without the launcher it is the one process that the others are compared with. The strategy comes from
+the environment, as it does to a stage's processes.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from score_core import logprobs
+from score_core.distributed import rank
+from score_core.evaluation import evaluate
+from score_core.problems import read_problems
+from score_core.schema import Launch
+from score_core.training import train_stage2
+from tests.small_run import RUNTIME, folders, small_config
+
+KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
+STAGE = {
+    "steps": 5,
+    "learning_rate": 1e-3,
+    "max_grad_norm": 0.5,  # below the norms that occur, so that clipping counts
+    "offline_first_attempts": 0.2,  # in some steps for problems of one process only
+    "beta1": 0.1,
+    "validate_every": 5,
+}
+
+
+def train(run: Path, work: Path, launch: Launch) -> None:
+    """Trains whole and with an adapter, in several micro-batches and chunks, and evaluates."""
+    logging.basicConfig(level="INFO")
+    logprobs.CHUNK = 2**9  # about 30 tokens: micro-batches differ in the chunks that they need
+    runtime = RUNTIME.model_copy(update={"micro_batch_size": 8, "launch": launch})
+    for kind, lora in KINDS.items():
+        train_stage2(small_config(stage2=STAGE, lora=lora), runtime, folders(run, work, kind), run / "base")
+    if launch.strategy in ("single", "ddp"):
+        config = small_config(evaluation={"batch_size": 16})
+        table = evaluate(work / "full", read_problems(run / "data", "test"), config, runtime)
+        if rank() == 0:
+            table.to_parquet(work / "table.parquet")
+
+
+def pretend() -> None:
+    """Lets accelerate take CPUs for what it uses FSDP on, and DeepSpeed do without compiling."""
+    import deepspeed
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
+    if os.environ.get("ACCELERATE_TORCH_DEVICE") == "cpu":
+        PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)  # type: ignore
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+if __name__ == "__main__":
+    pretend()
+    processes = int(os.environ["WORLD_SIZE"])
+    strategy: Any = os.environ["STRATEGY"]
+    machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])
+    asked = Launch.model_construct(strategy=strategy, processes=processes // machines, machines=machines)
+    train(Path(sys.argv[1]), Path(sys.argv[2]), asked)
