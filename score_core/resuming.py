@@ -22,8 +22,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import ExportableState
 
 from score_core.checkpoints import Checkpoints, size_of
-from score_core.errors import UserError
-from score_core.stopping import Stop, Stopped
+from score_core.errors import Stopped, UserError
+from score_core.stopping import Stop
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAID = b"\nstopping: this step is finished and saved first\n"
 
 
-class Stopped(Exception):  # noqa: N818 - no error: everything is saved
-    """Training stopped because it was told to, and can go on from where it is."""
-
-
 class Stop:
     """Whether this process was told to stop."""
 

@@ -2,8 +2,9 @@
 
     python -m tasks.<stage> [--params params.yaml] [--runtime runtime.yaml]
 
-Exit codes: 0, 2 for a mistake that the user can mend (one line on standard error), 130 when interrupted,
-143 when terminated. Anything else is a bug and keeps its traceback.
+Exit codes: 0, 2 for a mistake that the user can mend (one line on standard error), 75 (EX_TEMPFAIL) when
+training was interrupted or terminated and has saved, so that a scheduler should run it again, 130 when a
+stage was interrupted otherwise and 143 when it was terminated. Anything else is a bug and keeps its traceback.
 """
 
 import argparse
@@ -24,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from score_core.config import Config, load_config, load_runtime
-from score_core.errors import UserError
+from score_core.errors import Stopped, UserError
 from score_core.files import check_writable, write_json
 from score_core.schema import Runtime
+from tasks.lock import alone
 
 RUNS = Path(".runs")
 PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
@@ -39,13 +41,19 @@ ENVIRONMENT = {
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pandas", "pyarrow")
 
 
-def run_stage(stage: str, run: Callable[[Config, Runtime], None], outputs: Sequence[Path] = ()) -> None:
+def run_stage(
+    stage: str,
+    run: Callable[[Config, Runtime], None],
+    outputs: Sequence[Path] = (),
+    accelerated: bool = False,
+) -> None:
     """Runs a stage as a command line, and exits with a message in place of a traceback where it can.
 
     Args:
         stage: its name in dvc.yaml.
         run: does the work; its module's docstring is what --help says.
         outputs: what it writes; all must be writable before it starts.
+        accelerated: whether it uses accelerators where there are some, one such stage at a time.
     """
     arguments = _arguments(stage, sys.modules[run.__module__].__doc__ or "")
     for name, value in ENVIRONMENT.items():
@@ -67,11 +75,15 @@ def run_stage(stage: str, run: Callable[[Config, Runtime], None], outputs: Seque
         manifest = RUNS / stage / "manifest.json"
         for output in (*outputs, manifest):
             check_writable(output)
-        run(config, runtime)
-        write_json(manifest, _account(started, time.monotonic() - clock, arguments.params, runtime))
+        with alone(stage, RUNS / stage, accelerated):
+            run(config, runtime)
+            write_json(manifest, _account(started, time.monotonic() - clock, arguments.params, runtime))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        print(f"{stage}: {stopped}; the same command goes on from there", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         print(f"{stage}: interrupted; the same command starts it again", file=sys.stderr)
         sys.exit(130)

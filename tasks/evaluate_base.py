@@ -19,4 +19,4 @@ def run(config: Config, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("evaluate_base", run, OUTPUTS)
+    run_stage("evaluate_base", run, OUTPUTS, accelerated=True)

@@ -36,4 +36,4 @@ def run(config: Config, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_stage2", run, OUTPUTS)
+    run_stage("train_stage2", run, OUTPUTS, accelerated=True)
