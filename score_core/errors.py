@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions that command lines answer: "the user can mend this", and "told to stop"."""
 
 
 class UserError(Exception):

@@ -4,7 +4,8 @@
 
 Exit codes: 0, 2 for a mistake that the user can mend (one line on standard error), 75 (EX_TEMPFAIL) when
 training was interrupted or terminated and has saved, so that a scheduler should run it again, 130 when a
-stage was interrupted otherwise and 143 when it was terminated. Anything else is a bug and keeps its traceback.
+stage was interrupted otherwise and 143 when it was terminated. Anything else is a bug and keeps its
+traceback.
 """
 
 import argparse
