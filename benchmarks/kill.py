@@ -1,10 +1,11 @@
 """Training stages killed at random moments, run again by `dvc repro`, and compared bit by bit.
 
-In a clone of the last commit, at a size that trains for seconds: each stage runs once in peace; then, for each
-signal, ten times until a moment drawn at random, in every second trial the first save behind it, and again
-to its end. What DVC would restore without training is taken out of its lock and run cache first.
+In a clone of the last commit, at a size that trains for seconds: each stage runs once in peace; then, for
+each signal, ten times until a moment of its training drawn at random, in every second trial the first save
+behind it, and again to its end. What DVC would restore without training is taken out of its lock and run
+cache first.
 
-    .venv/bin/python -m benchmarks.kill                   # 40 trials, some 20 minutes on 2 cores
+    .venv/bin/python -m benchmarks.kill                   # 40 trials, half an hour on 2 busy cores
     .venv/bin/python -m benchmarks.kill --trials 1
 
 Writes benchmarks/kill.csv and prints the table as markdown. Ends with 1 if a trial was not as it has to be.
@@ -91,8 +92,12 @@ class Clone:
         del lock["stages"][stage]
         (self.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
         shutil.rmtree(self.root / ".dvc/cache/runs", ignore_errors=True)
-        for path in self.outputs(stage):
+        for path in (*self.outputs(stage), self.log(stage)):
             path.unlink()
+
+    def log(self, stage: str) -> Path:
+        """What is there once training has begun."""
+        return self.root / ".runs" / stage / "log.jsonl"
 
     def outputs(self, stage: str) -> list[Path]:
         """Every file of the stage's model and of its metrics."""
@@ -145,7 +150,7 @@ def trial(clone: Clone, stage: str, number: signal.Signals, delay: float, at_sav
     """One stage killed and run again; all but whether the result is the same."""
     clone.forget(stage)
     process = clone.start(stage)
-    wait(lambda: clone.processes(stage), process)
+    wait(clone.log(stage).exists, process)
     time.sleep(delay)
     if at_save:
         wait(lambda: clone.saving(stage), process)
@@ -192,7 +197,7 @@ def main() -> None:
         for stage in STAGES:
             clone.forget(stage)
             process = clone.start(stage)
-            wait(lambda stage=stage: clone.processes(stage), process)
+            wait(clone.log(stage).exists, process)
             began = time.monotonic()
             process.communicate()
             seconds, expected = time.monotonic() - began, clone.hashes(stage)
