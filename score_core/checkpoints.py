@@ -146,9 +146,9 @@ def prune_runs(stage_folder: Path, current: str, settings: Checkpointing) -> Non
 
 def _damage(folder: Path) -> str | None:
     try:
-        expected = json.loads((folder / HASHES).read_text())
+        expected = dict(json.loads((folder / HASHES).read_text()))
         found = tree_digests(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return f"{HASHES} cannot be read: {error}"
     found.pop(HASHES)
     wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))

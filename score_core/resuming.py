@@ -23,6 +23,7 @@ from transformers.trainer_callback import ExportableState
 
 from score_core.checkpoints import Checkpoints, size_of
 from score_core.errors import Stopped, UserError
+from score_core.files import check_writable
 from score_core.stopping import Stop
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,11 @@ class ResumableTrainer(Trainer):
 
         Raises:
             Stopped: the process was told to stop; it has saved.
-            UserError: checkpoints cannot be written.
+            UserError: checkpoints cannot be written, or will not fit.
         """
         step = None
         if self.is_world_process_zero():
+            check_writable(self.checkpoints.unfinished)
             step = self.checkpoints.newest()
             self.checkpoints.clear()
         step = broadcast_object_list([step])[0]

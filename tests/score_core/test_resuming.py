@@ -19,7 +19,7 @@ from score_core.checkpoints import Checkpoints
 from score_core.errors import Stopped, UserError
 from score_core.objective import stage_two
 from score_core.schema import Checkpointing
-from score_core.training import Folders, train, train_stage1, train_stage2
+from score_core.training import Folders, run_folder, train, train_stage1, train_stage2
 from tests.small_run import RUNTIME, folders, small_config
 
 # Saves as often as it may, so that there is something to go on from and something to damage.
@@ -262,6 +262,16 @@ def fill(disk: Path, leave: int) -> Path:
     filler = disk / "filler"
     filler.write_bytes(b"\0" * (shutil.disk_usage(disk).free - leave))
     return filler
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(small_run: Path, tmp_path: Path) -> None:
+    config, target = small_config(), folders(small_run, tmp_path, "stage2")
+    way = run_folder(config, OFTEN, target, "stage2", small_run / "base")
+    way.parent.mkdir(parents=True)
+    way.write_text("in the way")
+    with pytest.raises(UserError, match=f"{way}/unfinished: cannot write here"):
+        train_stage2(config, OFTEN, target, small_run / "base")
+    assert not target.output.exists()
 
 
 @pytest.mark.parametrize("leave", [0, 200_000, 1_000_000])
