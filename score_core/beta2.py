@@ -27,7 +27,10 @@ class Beta2Controller:
     def observe(self, kl: float) -> Objective:
         """Takes in a step's mean KL of the first attempt; returns the objective of the next step."""
         error = min(max(kl / self.target_kl - 1, -0.2), 0.2)
-        beta2 = self.beta2 * (1 + error / self.horizon)
+        return self.put(self.beta2 * (1 + error / self.horizon))
+
+    def put(self, beta2: float) -> Objective:
+        """Sets the coefficient; returns the objective with it."""
         *others, last = self.objective.kl_weight
         self.objective = replace(self.objective, kl_weight=(*[beta2] * len(others), last))
         return self.objective

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions that command lines answer: "the user can mend this", and "told to stop"."""
 
 
 class UserError(Exception):
@@ -8,3 +8,7 @@ class UserError(Exception):
     what was found, and what to do. Command lines print it without a traceback and exit with 2; any
     other exception is a bug and keeps its traceback.
     """
+
+
+class Stopped(Exception):  # noqa: N818 - no error: everything is saved
+    """Training stopped because it was told to, and can go on from where it is."""

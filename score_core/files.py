@@ -1,11 +1,10 @@
 """Outputs appear whole or not at all.
 
 Everything is written under a temporary name beside its target and renamed, so a process killed half
-way leaves nothing that a later stage could take for a result.
+way leaves nothing that a later stage could take for a result; what it leaves the next try removes.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ def replacing(target: Path) -> Iterator[Path]:
         UserError: the folder that is to hold `target` cannot be written.
     """
     check_writable(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp")
     remove(temporary)
     try:
         yield temporary
@@ -46,9 +45,9 @@ def check_writable(target: Path) -> None:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        probe = target.parent / f".{target.name}.{os.getpid()}.probe"
+        probe = target.parent / f".{target.name}.probe"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process of this run may try the same
     except OSError as error:
         raise UserError(
             f"{target}: cannot write here ({error.strerror}); expected a folder this user may write "

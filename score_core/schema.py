@@ -360,12 +360,24 @@ class Launch(Section):
         return self
 
 
+class Checkpointing(Section):
+    """How training saves itself, to go on after an interruption (see `score_core/checkpoints.py`)."""
+
+    # At most so far apart, unless saving would take more than a tenth of the time.
+    every_seconds: Positive = 5.0
+    keep: Count = 2  # the newest ones; the best step's is kept beside them
+    # Checkpoints of interrupted runs with other parameters, in case those come back.
+    keep_runs: Annotated[int, Field(ge=0)] = 2
+    keep_days: Positive = 14.0
+
+
 class Runtime(Section):
     """How a stage runs on this machine: `runtime.yaml`. Nothing here invalidates a cached result."""
 
     threads: Count = 2  # CPU threads a process; results are bit-identical for the same number
     micro_batch_size: Count = 512  # trajectories in one forward and backward of training
     sampling_batch_size: Count = 1024  # trajectories sampled side by side
+    checkpoints: Checkpointing = Checkpointing()
     tracker: Literal["none", "tensorboard", "wandb"] = "none"  # local files are always written
     log_level: Literal["debug", "info", "warning"] = "info"
     launch: Launch = Launch()

@@ -8,7 +8,6 @@ import pandas as pd
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from score_core.distributed import rank
 from score_core.files import replacing
 
 STEP, VALIDATION = "step", "validation"
@@ -17,14 +16,20 @@ STEP, VALIDATION = "step", "validation"
 class Recorder(TrainerCallback):
     """Writes each training step and each validation as a line of JSON, as it happens.
 
-    Lines hold no times, so equal runs write equal files.
+    Lines hold no times, so equal runs write equal files. What a continued run had logged before is in the
+    Trainer's state, and is written again from there: lines of steps behind its checkpoint are dropped.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if rank() == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("")
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Starts the file, with what was logged before."""
+        if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("".join(map(_line, state.log_history)))
 
     def on_log(
         self,
@@ -34,13 +39,10 @@ class Recorder(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Called by the Trainer with what it logs; other than steps and validations is left out."""
-        kind = STEP if "loss" in (logs or {}) else VALIDATION if "eval_delta" in (logs or {}) else None
-        if kind is None or logs is None or not state.is_world_process_zero:
-            return
-        values = {name.removeprefix("eval_"): value for name, value in logs.items() if name != "epoch"}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"kind": kind, "step": state.global_step, **values}) + "\n")
+        """Called by the Trainer with what it logs, which is the latest entry of its history."""
+        if state.is_world_process_zero:
+            with self.path.open("a") as file:
+                file.write(_line(state.log_history[-1]))
 
     def rows(self, kind: str) -> pd.DataFrame:
         """The lines of one kind so far, one row each, `step` first."""
@@ -100,3 +102,13 @@ class Progress(TrainerCallback):
         """Closes the line."""
         if self.bar is not None:
             self.bar.close()
+
+
+def _line(entry: dict[str, float]) -> str:
+    """An entry of the Trainer's history as a line of the log; "" for other than steps and validations."""
+    kind = STEP if "loss" in entry else VALIDATION if "eval_delta" in entry else None
+    if kind is None:
+        return ""
+    # In alphabetical order, since a history that was saved and read has lost any other.
+    values = {name.removeprefix("eval_"): entry[name] for name in sorted(entry) if name != "epoch"}
+    return json.dumps({"kind": kind, "step": values.pop("step"), **values}) + "\n"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from score_core.advantages import MovingAverage, advantages
 from score_core.beta2 import Beta2Controller
@@ -34,6 +34,7 @@ from score_core.metrics import summarise
 from score_core.models import save_model
 from score_core.objective import Objective, kl_penalties, kl_term, policy_loss, token_weights
 from score_core.problems import Problem
+from score_core.resuming import ResumableTrainer
 from score_core.rewards import Judge
 from score_core.rollout import Rollout, roll_out
 from score_core.schema import Evaluation, Stage
@@ -44,7 +45,7 @@ from score_core.trajectories import Trajectories
 VALIDATION_KEYS = ("accuracy", "delta", "changed")
 
 
-class SCoReTrainer(Trainer):
+class SCoReTrainer(ResumableTrainer):
     """Maximises an `Objective` on a model's own attempts.
 
     Args:
@@ -323,6 +324,19 @@ class SCoReTrainer(Trainer):
                 self.objective = self.controller.observe(self.step_metrics["kl_t1"])
             logs = {**logs, **self.step_metrics}
         super().log(logs, start_time)
+
+    # ------------------------------------------------------------------------ from step to step
+
+    def carried(self) -> dict[str, Any]:
+        """The controller's and the moving average's state, which checkpoints hold."""
+        beta2 = self.controller.beta2 if self.controller is not None else None
+        return {"beta2": beta2, "moving_average": self.moving_average.mean}
+
+    def carry(self, state: dict[str, Any]) -> None:
+        """Takes it up again; JSON has made text of the attempts' numbers."""
+        self.moving_average.mean = {int(key): mean for key, mean in state["moving_average"].items()}
+        if self.controller is not None:
+            self.objective = self.controller.put(state["beta2"])
 
     # --------------------------------------------------------------------------------- validation
 

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,13 @@ from transformers import (
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from score_core.beta2 import Beta2Controller
+from score_core.checkpoints import Checkpoints, prune_runs
 from score_core.config import Config
 from score_core.conversation import Conversation
 from score_core.distributed import confirm, everyones, rank, trainer_settings
 from score_core.errors import UserError
-from score_core.files import remove, replacing, write_json
+from score_core.files import remove, write_json
+from score_core.fingerprint import fingerprint
 from score_core.models import (
     ADAPTER_CONFIG,
     context_limit,
@@ -54,7 +54,7 @@ class Folders:
         data: the prepared splits.
         output: the trained model, a transformers or an adapter folder.
         metrics: stem of the stage's metric files, e.g. `metrics/train_stage1`.
-        work: scratch of the running stage, removed by nobody else.
+        work: scratch of the running stage: its log, and its runs' checkpoints by fingerprint.
     """
 
     base: Path
@@ -75,9 +75,10 @@ def train_stage1(config: Config, runtime: Runtime, folders: Folders) -> None:
     """
     stage = config.stage1
     start = folders.base
+    run = run_folder(config, runtime, folders, "stage1", start)
     for attempts in range(2, stage.attempts + 1):
         last = attempts == stage.attempts
-        phase = folders if last else _phase(folders, attempts)
+        phase = folders if last else _phase(folders, run / f"phase{attempts}")
         objective = stage_one(attempts, stage.beta1, stage.beta2)
         adaptive = stage.adaptive_beta2
         controller = (
@@ -94,6 +95,7 @@ def train_stage1(config: Config, runtime: Runtime, folders: Folders) -> None:
             start=start,
             reference=start,
             name=name,
+            checkpoints=Checkpoints(run if last else phase.work, runtime.checkpoints),
         )
         start = phase.output
     took_off = summary["validation_delta"] >= stage.takeoff_delta
@@ -107,8 +109,7 @@ def train_stage1(config: Config, runtime: Runtime, folders: Folders) -> None:
         )
     if rank() == 0:
         write_json(folders.metrics.with_suffix(".json"), {**summary, "took_off": took_off})
-        if stage.attempts > 2:
-            remove(folders.work / "phases")
+        remove(run)
 
 
 def train_stage2(config: Config, runtime: Runtime, folders: Folders, start: Path) -> None:
@@ -118,6 +119,7 @@ def train_stage2(config: Config, runtime: Runtime, folders: Folders, start: Path
     """
     stage = config.stage2
     objective = stage_two(stage.attempts, stage.beta1, stage.alpha, stage.gamma)
+    run = run_folder(config, runtime, folders, "stage2", start)
     summary = train(
         config,
         runtime,
@@ -128,9 +130,19 @@ def train_stage2(config: Config, runtime: Runtime, folders: Folders, start: Path
         start=start,
         reference=folders.base,
         name="stage2",
+        checkpoints=Checkpoints(run, runtime.checkpoints),
     )
     if rank() == 0:
         write_json(folders.metrics.with_suffix(".json"), summary)
+        remove(run)
+
+
+def run_folder(config: Config, runtime: Runtime, folders: Folders, section: str, start: Path) -> Path:
+    """Where this very run of a stage keeps its checkpoints; those of too many, or old, others are removed."""
+    name = fingerprint(config, runtime, section, [folders.base, folders.data, start])
+    if os.environ.get("RANK", "0") == "0":
+        prune_runs(folders.work, name, runtime.checkpoints)
+    return folders.work / name
 
 
 def train(
@@ -144,8 +156,9 @@ def train(
     start: Path,
     reference: Path,
     name: str,
+    checkpoints: Checkpoints,
 ) -> dict[str, Any]:
-    """Trains from the model in `start` and writes the model and the curves.
+    """Trains from the model in `start`, or from the newest checkpoint, and writes model and curves.
 
     Every process of the stage calls it; the first one writes.
 
@@ -157,7 +170,9 @@ def train(
         The stage's summary: steps, the step whose weights were kept, last rewards, validation there.
 
     Raises:
-        UserError: a model, a split or a setting cannot be used; before any training.
+        UserError: a model, a split, a setting or the disk cannot be used; before any training. Or the disk
+            is full later.
+        Stopped: by SIGINT or SIGTERM, in training, and saved.
     """
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
@@ -188,23 +203,20 @@ def train(
         name=name,
         sampling_batch_size=runtime.sampling_batch_size,
         processing_class=tokenizer,
-        callbacks=[recorder, Progress(name)],
+        callbacks=[recorder, Progress(name), Best(stage)],
+        checkpoints=checkpoints,
     )
     confirm(trainer.accelerator.state, runtime.launch)
-    best = Best(stage, folders.work / "best", trainer.save_weights)
-    trainer.add_callback(best)
     trainer.remove_callback(PrinterCallback)  # `Progress` says it in one line
-    trainer.train()
-    if best.step is None or best.step == stage.steps:
-        trainer.save_weights(folders.output)
-    elif rank() == 0:
-        with replacing(folders.output) as temporary:
-            shutil.copytree(best.folder, temporary)
+    trainer.train_on()
+    kept = trainer.state.best_global_step or stage.steps
+    if kept != stage.steps:
+        trainer.load_step(kept)
+    trainer.save_weights(folders.output)
     summary: dict[str, Any] = {}
     if rank() == 0:
-        remove(best.folder)
         recorder.publish(folders.metrics)
-        summary = summary_of(recorder, kept=best.step or stage.steps)
+        summary = summary_of(recorder, kept)
     return everyones(summary)[0]
 
 
@@ -338,12 +350,13 @@ def training_arguments(
 
 
 class Best(TrainerCallback):
-    """Keeps the weights of the best step so far, by what `stage.select` names; nothing for `last`."""
+    """Saves the best step so far, by what `stage.select` names, and notes it; nothing for `last`.
 
-    def __init__(self, stage: Stage, folder: Path, save: Callable[[Path], None]) -> None:
-        self.select, self.folder, self.save = stage.select, folder, save
-        self.step: int | None = None
-        self.value = float("-inf")
+    The note is the Trainer's own, so checkpoints hold it, and what it names is kept (see `checkpoints.py`).
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.select = stage.select
         self.reward = float("-inf")
 
     def on_log(
@@ -362,11 +375,10 @@ class Best(TrainerCallback):
             return
         last = max(key for key in logs if key.startswith("eval_accuracy_t"))
         value = logs[last] if self.select == "validation_accuracy" else self.reward
-        if value > self.value:
-            self.value, self.step = value, state.global_step
-            self.save(self.folder)
+        if state.best_metric is None or value > state.best_metric:
+            state.best_metric, state.best_global_step = value, state.global_step
+            control.should_save = True
 
 
-def _phase(folders: Folders, attempts: int) -> Folders:
-    work = folders.work / "phases" / str(attempts)
-    return Folders(folders.base, folders.data, work / "model", work / "metrics", work)
+def _phase(folders: Folders, work: Path) -> Folders:
+    return replace(folders, output=work / "model", metrics=work / "metrics", work=work)

@@ -2,9 +2,10 @@
 
     python -m tasks.<stage> [--params params.yaml] [--runtime runtime.yaml]
 
-Exit codes: 0, 2 for a mistake that the user can mend (one line on standard error), 75 when another process
-of the run is lost (worth another try), 130 when interrupted, 143 when terminated. Anything else is a bug and
-keeps its traceback.
+Exit codes: 0, 2 for a mistake that the user can mend (one line on standard error), 75 (EX_TEMPFAIL) when
+training was interrupted or terminated and has saved, or when another process of the run is lost, so that a
+scheduler should run it again, 130 when a stage was interrupted otherwise and 143 when it was terminated.
+Anything else is a bug and keeps its traceback.
 
 A stage may run as many processes (tasks/launch.py). Each runs all of this; the first one accounts.
 """
@@ -23,14 +24,16 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from score_core.config import Config, load_config, load_runtime
-from score_core.errors import UserError
+from score_core.errors import Stopped, UserError
 from score_core.files import check_writable, write_json
 from score_core.schema import Runtime
+from tasks.lock import alone
 
 log = logging.getLogger(__name__)
 RUNS = Path(".runs")
@@ -81,16 +84,21 @@ def run_stage(
         manifest = RUNS / stage / "manifest.json"
         for output in (*outputs, manifest) if _is_first() else ():
             check_writable(output)
-        if launched is not None:
-            files = ["--params", str(arguments.params), "--runtime", str(arguments.runtime)]
-            runtime = launched(stage, files, config, runtime)
-        run(config, runtime)
-        account = _account(started, time.monotonic() - clock, arguments.params, runtime)
-        if _is_first():
-            write_json(manifest, account)
-            _print_summary(account)
+        # Whoever starts others, on this machine or on all, holds the place for them.
+        placed = ENDING in os.environ or (launched is not None and runtime.launch.through is not None)
+        with nullcontext() if placed else alone(stage, RUNS / stage, accelerated=launched is not None):
+            if launched is not None:
+                files = ["--params", str(arguments.params), "--runtime", str(arguments.runtime)]
+                runtime = launched(stage, files, config, runtime)
+            run(config, runtime)
+            account = _account(started, time.monotonic() - clock, arguments.params, runtime)
+            if _is_first():
+                write_json(manifest, account)
+                _print_summary(account)
     except UserError as error:
         _end(2, f"error: {error}")
+    except Stopped as stopped:
+        _end(os.EX_TEMPFAIL, f"{stage}: {stopped}; the same command goes on from there")
     except KeyboardInterrupt:
         _end(130, f"{stage}: interrupted; the same command starts it again")
     except SystemExit as error:

@@ -2,38 +2,22 @@
 
     python -m tests.import_closure     writes the lists into dvc.yaml, and says what changed
 
-Read from the source, so that imports inside functions count. Files other than code that lie in an imported
-package (templates, style sheets) belong to it, and so does a script beside it that a module names.
+What counts as imported is said in `score_core/import_closure.py`.
 """
 
-import ast
 import re
 from pathlib import Path
 
 import yaml
 
+from score_core import import_closure
+
 PACKAGES = ("score_core", "tasks")
 
 
 def closure(module: str, root: Path = Path()) -> set[str]:
-    """Paths, relative to `root`, of the code behind `module`, e.g. "tasks.report"."""
-    found: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        path = _source(name, root)
-        if path is None or str(path.relative_to(root)) in found:
-            continue
-        found.add(str(path.relative_to(root)))
-        if path.parent.name not in PACKAGES:
-            found |= {
-                str(file.relative_to(root))
-                for file in path.parent.iterdir()
-                if file.is_file() and file.suffix not in (".py", ".pyc")
-            }
-        waiting += _imports(name, path)
-        waiting += [f"{name.rpartition('.')[0]}.{script}" for script in _scripts(path)]
-    return {path for path in found if not _says_nothing(root / path)}
+    """Paths, relative to `root`, of the pipeline's code behind `module`."""
+    return import_closure.closure(module, PACKAGES, root)
 
 
 def code_of(deps: list[str]) -> set[str]:
@@ -44,42 +28,6 @@ def code_of(deps: list[str]) -> set[str]:
 def stages(root: Path = Path()) -> dict[str, dict]:
     """The stages of dvc.yaml, as they are written there."""
     return yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
-
-
-def _source(module: str, root: Path) -> Path | None:
-    path = root / module.replace(".", "/")
-    if module.split(".")[0] not in PACKAGES:
-        return None
-    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
-
-
-def _imports(module: str, path: Path) -> list[str]:
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    names = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1]
-            start = ".".join([*above, node.module] if node.module else above) if node.level else node.module
-            # `from package import module` names a module, `from module import name` does not.
-            names += [str(start), *(f"{start}.{alias.name}" for alias in node.names)]
-    # Importing a.b.c runs a/__init__.py and a/b/__init__.py too.
-    return [".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)]
-
-
-def _scripts(path: Path) -> list[str]:
-    """Names, without .py, of scripts that the module starts as processes of their own."""
-    strings = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
-    return [text[:-3] for text in strings if isinstance(text, str) and re.fullmatch(r"\w+\.py", text)]
-
-
-def _says_nothing(path: Path) -> bool:
-    """Whether a package's __init__.py holds a docstring at most."""
-    return path.name == "__init__.py" and all(
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        for node in ast.parse(path.read_text()).body
-    )
 
 
 def _rewrite(text: str, stage: str, code: set[str]) -> str:

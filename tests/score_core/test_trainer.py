@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from score_core.checkpoints import Checkpoints
 from score_core.conversation import Conversation
 from score_core.models import end_token_ids, load_model, load_tokenizer
 from score_core.objective import Objective, stage_one, stage_two
@@ -57,6 +58,7 @@ def make_trainer(
         seed=7,
         name="test",
         sampling_batch_size=1024,
+        checkpoints=Checkpoints(work / "checkpoints", runtime.checkpoints),
     )
 
 

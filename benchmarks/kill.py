@@ -1,0 +1,224 @@
+"""Training stages killed at random moments, run again by `dvc repro`, and compared bit by bit.
+
+In a clone of the last commit, at a size that trains for seconds: each stage runs once in peace; then, for
+each signal, ten times until a moment of its training drawn at random, in every second trial the first save
+behind it, and again to its end. What DVC would restore without training is taken out of its lock and run
+cache first.
+
+    .venv/bin/python -m benchmarks.kill                   # 40 trials, half an hour on 2 busy cores
+    .venv/bin/python -m benchmarks.kill --trials 1
+
+Writes benchmarks/kill.csv and prints the table as markdown. Ends with 1 if a trial was not as it has to be.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+TABLE = Path("benchmarks/kill.csv")
+STAGES = ("train_stage1", "train_stage2")
+SIGNALS = (signal.SIGTERM, signal.SIGKILL)
+PATIENCE = 300  # seconds
+# Two toy stages of some seconds each, which validate and select as large ones do.
+SETTINGS = {
+    "data": {"digits": 3, "sizes": {"train": 2000, "validation": 100, "test": 50}},
+    "model": {"steps": 100},
+}
+STAGE = {
+    "steps": 24,
+    "prompts_per_step": 16,
+    "warmup_steps": 2,
+    "validate_every": 4,
+    "validation_problems": 100,
+    "select": "validation_accuracy",
+}
+
+
+class Clone:
+    """A clone of the checkout's last commit with small stages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        subprocess.run(["git", "clone", "-q", str(Path.cwd()), str(root)], check=True)
+        params = yaml.safe_load((root / "params.yaml").read_text())
+        for section, values in {**SETTINGS, "stage1": STAGE, "stage2": STAGE}.items():
+            params[section] |= values
+        (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        runtime = yaml.safe_load((root / "runtime.yaml").read_text())
+        runtime |= {"threads": 1, "checkpoints": {"every_seconds": 0.5}}
+        (root / "runtime.yaml").write_text(yaml.safe_dump(runtime, sort_keys=False))
+
+    def start(self, stage: str) -> subprocess.Popen[str]:
+        """`dvc repro` of a stage, and of what comes before it."""
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "HOME": str(self.root.parent),
+        }
+        return subprocess.Popen(
+            ["dvc", "repro", stage],
+            cwd=self.root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, stage: str) -> str:
+        """What a `dvc repro` that has to end well says."""
+        process = self.start(stage)
+        output, _ = process.communicate()
+        if process.returncode != 0:
+            raise SystemExit(f"dvc repro {stage} ended with {process.returncode}:\n{output}")
+        return output
+
+    def forget(self, stage: str) -> None:
+        """Has DVC know nothing of the stage's results."""
+        lock = yaml.safe_load((self.root / "dvc.lock").read_text())
+        del lock["stages"][stage]
+        (self.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+        shutil.rmtree(self.root / ".dvc/cache/runs", ignore_errors=True)
+        for path in (*self.outputs(stage), self.log(stage)):
+            path.unlink()
+
+    def log(self, stage: str) -> Path:
+        """What is there once training has begun."""
+        return self.root / ".runs" / stage / "log.jsonl"
+
+    def outputs(self, stage: str) -> list[Path]:
+        """Every file of the stage's model and of its metrics."""
+        model = self.root / "models" / stage.removeprefix("train_")
+        files = [path for path in model.rglob("*") if path.is_file()]
+        return sorted([*files, *(self.root / "metrics").glob(f"{stage}*")])
+
+    def hashes(self, stage: str) -> dict[str, str]:
+        """The outputs by their content."""
+        return {
+            str(path.relative_to(self.root)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in self.outputs(stage)
+        }
+
+    def leftovers(self, stage: str) -> list[str]:
+        """Temporary files anywhere, and checkpoints of the stage."""
+        found = [path for path in self.root.rglob("*") if path.suffix in (".tmp", ".probe")]
+        found += [path for path in (self.root / ".runs" / stage).iterdir() if path.is_dir()]
+        return [str(path.relative_to(self.root)) for path in found if ".dvc/" not in str(path)]
+
+    def processes(self, stage: str = "") -> list[int]:
+        """Processes that run stages in this clone."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                command = (entry / "cmdline").read_text().split("\0")
+                if f"tasks.{stage}" in " ".join(command) and Path.cwd().joinpath(entry / "cwd").samefile(
+                    self.root
+                ):
+                    found.append(int(entry.name))
+            except (OSError, ValueError):
+                continue
+        return [number for number in found if "python" in Path(f"/proc/{number}/comm").read_text()]
+
+    def saving(self, stage: str) -> bool:
+        """Whether a checkpoint is being written."""
+        return any((self.root / ".runs" / stage).glob("*/unfinished/checkpoint-[1-9]*"))
+
+
+def wait(until: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Waits until something holds or the process has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while not until() and process.poll() is None:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"nothing happened for {PATIENCE} seconds")
+        time.sleep(0.001)
+
+
+def trial(clone: Clone, stage: str, number: signal.Signals, delay: float, at_save: bool) -> dict[str, object]:
+    """One stage killed and run again; all but whether the result is the same."""
+    clone.forget(stage)
+    process = clone.start(stage)
+    wait(clone.log(stage).exists, process)
+    time.sleep(delay)
+    if at_save:
+        wait(lambda: clone.saving(stage), process)
+    trainers = clone.processes(stage) if process.poll() is None else []
+    for trainer in trainers:
+        os.kill(trainer, number)
+    said, _ = process.communicate(timeout=PATIENCE)
+    end = re.search(r"exited with (-?\d+)", said)
+    orphans = clone.processes()
+    again = clone.run(stage) if trainers else said
+    resumed = re.search(r"resumed from step (\d+)", again)
+    return {
+        "stage": stage,
+        "signal": number.name,
+        "seconds": round(delay, 2),
+        "at a save": "yes" if at_save else "no",
+        "killed": len(trainers),
+        "exit": int(end[1]) if end else process.returncode,
+        "orphans": len(orphans),
+        "resumed from step": int(resumed[1]) if resumed else "none saved",
+        "leftovers": len(clone.leftovers(stage)),
+    }
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table as it is read in documents."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Runs all trials."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=10, help="of each stage and signal")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    arguments = parser.parse_args()
+    moments = random.Random(arguments.seed)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Clone(Path(folder) / "clone")
+        clone.run(STAGES[-1])
+        for stage in STAGES:
+            clone.forget(stage)
+            process = clone.start(stage)
+            wait(clone.log(stage).exists, process)
+            began = time.monotonic()
+            process.communicate()
+            seconds, expected = time.monotonic() - began, clone.hashes(stage)
+            print(f"{stage}: {seconds:.1f} s in peace, {len(expected)} files", flush=True)
+            for number in SIGNALS:
+                for at in range(arguments.trials):
+                    delay = moments.uniform(0, seconds)
+                    row = trial(clone, stage, number, delay, at_save=at % 2 == 1)
+                    while row["killed"] == 0:  # it was faster this time
+                        delay *= 0.7
+                        row = trial(clone, stage, number, delay, at_save=at % 2 == 1)
+                    row["identical"] = "yes" if clone.hashes(stage) == expected else "NO"
+                    rows.append(row)
+                    print(row, flush=True)
+    table = pd.DataFrame(rows)
+    table.to_csv(TABLE, index=False)
+    print(markdown(table))
+    wrong = table[(table.identical != "yes") | (table.orphans > 0) | (table.leftovers > 0)]
+    print(f"{len(table)} trials, {len(wrong)} not as they have to be")
+    sys.exit(len(wrong) > 0)
+
+
+if __name__ == "__main__":
+    main()

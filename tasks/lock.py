@@ -1,0 +1,77 @@
+"""One at a time: a stage in a checkout, and trainers and evaluations on a machine's accelerators.
+
+The locks are the kernel's (`flock`), which frees them whenever and however their process ends. Nobody needs
+to clean up, and the files mean nothing by themselves. On a machine without accelerators only the checkout
+counts: other checkouts may use the processor as they like.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+# Of the machine, and not TMPDIR, which a service and a shell need not have in common.
+MACHINE = Path("/tmp") / f"score-locks-{os.getuid()}"
+
+
+@contextmanager
+def alone(stage: str, folder: Path, accelerated: bool) -> Iterator[None]:
+    """Waits until no other process runs `stage` in this checkout or, if `accelerated`, uses its accelerators.
+
+    Args:
+        folder: the stage's own in this checkout.
+        accelerated: whether the stage uses accelerators where there are some.
+    """
+    devices = accelerators() if accelerated else []
+    # The checkout's first and the machine's in order, so that no two processes wait for each other.
+    files = [folder / "lock", *(MACHINE / f"{device}.lock" for device in sorted(devices))]
+    with ExitStack() as held:
+        for file in files:
+            held.enter_context(_held(file, stage))
+        yield
+
+
+def accelerators() -> list[str]:
+    """The NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves to this process, by their unique names."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, "--query-gpu=uuid", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True).stdout.split()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return listed
+    # A negative number, or nothing at all, is how one asks for none.
+    chosen = [name.strip() for name in visible.split(",") if name.strip() and not name.startswith("-")]
+    return [listed[int(name)] if name.isdigit() and int(name) < len(listed) else name for name in chosen]
+
+
+@contextmanager
+def _held(file: Path, stage: str) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("waiting for %s, which holds %s", _holder(file), file)
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            log.info("it has ended")
+        opened.truncate(0)
+        json.dump({"stage": stage, "pid": os.getpid(), "folder": str(Path.cwd())}, opened)
+        opened.flush()
+        yield
+
+
+def _holder(file: Path) -> str:
+    try:
+        holder = json.loads(file.read_text())
+        return f"{holder['stage']} (process {holder['pid']} in {holder['folder']})"
+    except (ValueError, KeyError):
+        return "a process that has not said its name yet"
