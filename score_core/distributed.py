@@ -7,6 +7,7 @@ import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -201,6 +202,21 @@ def everyones(item: Item) -> list[Item]:
 
 
 # ---------------------------------------------------------------------------- models in several parts
+
+
+def keep_scores_whole(accelerator: Accelerator) -> None:
+    """Under FSDP2 in mixed precision, lets float32 numbers into the model and out of it as they are.
+
+    accelerate would have them rounded to bf16 on the way: log-probabilities, and the reference's.
+    """
+    plugin = accelerator.state.fsdp_plugin if accelerator.is_fsdp2 else None
+    if plugin is not None and plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy,
+            output_dtype=None,
+            cast_forward_inputs=False,
+            reduce_dtype=torch.float32,
+        )
 
 
 def share_out(model: nn.Module, accelerator: Accelerator) -> Any:

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from score_core.advantages import MovingAverage, advantages
 from score_core.beta2 import Beta2Controller
 from score_core.conversation import Conversation
-from score_core.distributed import gathered, share_out, whole_state
+from score_core.distributed import gathered, keep_scores_whole, share_out, whole_state
 from score_core.evaluation import attempt_all
 from score_core.files import replacing
 from score_core.logprobs import TokenScores, add_token_scoring, score
@@ -100,6 +100,7 @@ class SCoReTrainer(ResumableTrainer):
             data_collator=lambda places: {"places": torch.tensor(places)},
             **kwargs,
         )
+        keep_scores_whole(self.accelerator)
         if reference is not None:
             self.reference = share_out(reference, self.accelerator)
 
