@@ -7,7 +7,7 @@ from typing import Any
 
 import networkx
 from dvc.repo import Repo
-from dvc.stage import Stage as DvcStage
+from dvc.stage import PipelineStage
 
 from score_core.errors import UserError
 
@@ -41,14 +41,16 @@ class Step:
 
 def read_stages(root: Path = ROOT) -> list[Stage]:
     """All stages in an order in which they can run; of two that could, the one that dvc.yaml has first."""
-    index = _repo(root).index
-    place = {stage: at for at, stage in enumerate(index.stages)}
-    order = networkx.lexicographical_topological_sort(index.graph.reverse(copy=False), key=place.__getitem__)
+    repo = _repo(root)
+    place = {stage: at for at, stage in enumerate(_of_pipeline(repo))}
+    # Edges of DVC's graph point at what is needed.
+    graph = repo.index.graph.subgraph(place)
+    order = networkx.lexicographical_topological_sort(graph.reverse(copy=False), key=place.__getitem__)
     return [
         Stage(
-            stage.addressing,
-            " && ".join([stage.cmd] if isinstance(stage.cmd, str) else stage.cmd or []),
-            frozenset(needed.addressing for needed in index.graph.successors(stage)),
+            stage.name,
+            " && ".join([stage.cmd] if isinstance(stage.cmd, str) else stage.cmd),
+            frozenset(needed.name for needed in graph.successors(stage)),
         )
         for stage in order
     ]
@@ -82,9 +84,7 @@ def reason(name: str, root: Path = ROOT) -> str | None:
 
     Stale is not the same as "will run": a result of the run cache is restored without running.
     """
-    repo = _repo(root)
-    status = repo.status(targets=[name])
-    return _in_words(repo.stage.load_one(name=name), status[name]) if status.get(name) else None
+    return _reasons(root).get(name)
 
 
 def plan(stages: list[Stage], force: frozenset[str] = frozenset(), root: Path = ROOT) -> list[Step]:
@@ -96,16 +96,14 @@ def plan(stages: list[Stage], force: frozenset[str] = frozenset(), root: Path = 
     Args:
         force: stages that run although nothing changed.
     """
-    repo = _repo(root)
-    status = repo.status()
+    reasons = _reasons(root)
     steps: dict[str, Step] = {}
     for stage in stages:
         changed = sorted(name for name in stage.needs if name in steps and steps[name].verdict != "cached")
         if stage.name in force:
             step = Step(stage.name, "stale", "forced")
-        elif status.get(stage.name):
-            loaded = repo.stage.load_one(name=stage.name)
-            step = Step(stage.name, "stale", _in_words(loaded, status[stage.name]))
+        elif stage.name in reasons:
+            step = Step(stage.name, "stale", reasons[stage.name])
         elif changed:
             step = Step(stage.name, "may run", f"if {', '.join(changed)} makes something new")
         else:
@@ -119,7 +117,22 @@ def _repo(root: Path) -> Repo:
     return Repo(str(root), _wait_for_lock=True)
 
 
-def _in_words(stage: DvcStage, status: list[Any]) -> str:
+def _of_pipeline(repo: Repo) -> list[PipelineStage]:
+    """The stages of the dvc.yaml at the root, which `dvc repro` runs; there may be other pipelines."""
+    file = Path(repo.root_dir) / "dvc.yaml"
+    stages = [stage for stage in repo.index.stages if Path(stage.path) == file]
+    return [stage for stage in stages if isinstance(stage, PipelineStage)]
+
+
+def _reasons(root: Path) -> dict[str, str]:
+    """What `dvc status` says of each stale stage."""
+    repo = _repo(root)
+    with repo.lock:
+        found = {stage: list(stage.status().values()) for stage in _of_pipeline(repo)}
+    return {stage.name: _in_words(stage, status[0]) for stage, status in found.items() if status}
+
+
+def _in_words(stage: PipelineStage, status: list[Any]) -> str:
     """DVC's status of a stage in a line, e.g. `changed: parameters stage2.alpha; code objective.py`."""
     if not any(output.hash_info for output in stage.outs):
         return NEVER

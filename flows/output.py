@@ -67,7 +67,7 @@ class Lines:
             if line.endswith("\n"):
                 self._progress = ""
                 self._say(line)
-            else:
+            elif line.strip():  # a bar writes the carriage return first
                 self._progress = line
                 self._show_progress()
 

@@ -31,13 +31,12 @@ from flows.dag import ROOT, Step, plan, read_stages, select
 from flows.leash import end_with_parent
 from flows.notify import hooks
 from flows.serve import standing_server
-from flows.stages import Outcome, child_environment, reproduce_stage
+from flows.stages import REFUSED, Outcome, child_environment, reproduce_stage
 from score_core.errors import UserError
 from score_core.files import replacing
 from tasks.select_profile import PARAMS, check_known, check_nothing_lost, compose
 
 LOCK = Path(".runs/flow/lock")
-REFUSED = "Refused"
 
 
 @flow(
@@ -86,7 +85,7 @@ def reproduce(
             if not state.is_completed():
                 left = [Outcome(after.name, "not reached") for after in wanted[len(outcomes) :]]
                 show_stages(name, outcomes + left)
-                return Failed(message=state.message)
+                return Failed(name=state.name, message=state.message)
         show_stages(name, outcomes)
         counts = Counter(outcome.state for outcome in outcomes)
         said = f"{name}: {counts['Completed']} stages ran, {counts['Cached']} cached"

@@ -158,6 +158,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=4200, help="of Prefect's page (default: 4200)")
     parser.add_argument("--prefect-file", default="prefect.yaml", help="the deployments")
     given = parser.parse_args()
+    # Both: a shell's background jobs start with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
     try:
         serve(given.host, given.port, prefect_file=given.prefect_file)

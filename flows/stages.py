@@ -18,14 +18,17 @@ from flows.child import run
 from flows.dag import ROOT, Stage, reason
 
 USER_MISTAKE = 2  # the exit code of `python -m tasks.<stage>` for what only a person can mend
+REFUSED = "Refused"  # the name of the state that it leads to; its type is Failed
 RETRY_DELAY = 10  # seconds
 ERROR = re.compile(r"(ERROR|error|Traceback)\b|.* ERROR ")
+# DVC's advice to who sits at a terminal.
+ADVICE = re.compile(r"To track the changes|\s*git add |To enable auto staging|\s*dvc config |Use `dvc push`")
 WARNING = re.compile(r"(WARNING|warning)\b|.* WARNING ")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended: "Cached", "Completed", "Failed" or "not reached"; DVC's reason; seconds."""
+    """How a stage ended: "Cached", "Completed", "Failed", "Refused" or "not reached"; DVC's reason; seconds."""
 
     stage: str
     state: str
@@ -52,7 +55,7 @@ def reproduce_stage(stage: Stage, force: bool, retries: int, root: Path = ROOT) 
 
 def worth_retrying(task: object, task_run: object, state: State[Any]) -> bool:
     """Whether another try may help: a mistake in the parameters stays one."""
-    return f"exited with {USER_MISTAKE}" not in (state.message or "").splitlines()[0]
+    return state.name != REFUSED
 
 
 # DVC is the cache: a second one would be a second truth.
@@ -70,23 +73,26 @@ def _stage(stage: str, command: str, force: bool, root: str) -> State:
         return Completed(name="Cached", message="up to date")
     logger.info("%s is stale: %s", stage, why)
 
+    def log(line: str) -> None:
+        if not ADVICE.match(line):
+            logger.log(_level(line), "%s", line)
+
     ended = run(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
         + (["--force"] if force else []),
-        emit=lambda line: logger.log(_level(line), "%s", line),
+        emit=log,
         environment=child_environment(),
         folder=Path(root),
     )
     if ended.code != 0:
-        text = failure(stage, command, ended.code, ended.tail)
-        return Failed(message=text)
+        return failure(stage, command, ended.code, ended.tail)
     if any("is cached - skipping run" in line for line in ended.tail):
         return Completed(name="Cached", message=f"restored from the run cache; {why}")
     return Completed(message=why)
 
 
-def failure(stage: str, command: str, code: int, tail: list[str]) -> str:
-    """What a person needs when a stage failed; the first line says the most.
+def failure(stage: str, command: str, code: int, tail: list[str]) -> State:
+    """The state of a stage that failed; its message is what a person needs, and the first line says most.
 
     Args:
         code: of DVC, which is 255 whatever the stage's own was.
@@ -99,12 +105,13 @@ def failure(stage: str, command: str, code: int, tail: list[str]) -> str:
     mistake = said is not None and int(said[1]) == USER_MISTAKE
     remedy = "Mend what the error above names, then run" if mistake else "To resume, run"
     shown = "\n".join(f"    {line}" for line in tail)
-    return (
+    message = (
         f"{stage} failed: `{command}` {how}.\n"
         f"Its last lines:\n{shown}\n"
         f"{remedy} the same again: `make flow`, or Run on the deployment's page, or `dvc repro {stage}`. "
         "Finished stages are kept, and an interrupted one goes on from what it has saved."
     )
+    return Failed(name=REFUSED, message=message) if mistake else Failed(message=message)
 
 
 def child_environment() -> dict[str, str]:
