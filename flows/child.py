@@ -37,7 +37,7 @@ def run(
     """Runs a command in a process group of its own, and passes on what it prints as it prints it.
 
     Whatever ends this function ends the whole group: it is interrupted as by Ctrl-C, once, so that it can
-    save its state, and killed after the grace. If this process dies, the kernel terminates the child.
+    save its state, and killed after the grace. The same happens if this process dies: see flows/leash.py.
     To be called in the main thread, where signals arrive, and on which the kernel's promise hangs.
 
     Args:
@@ -81,7 +81,8 @@ def run(
 def _pump(child: subprocess.Popen, lines: Lines, grace: float, stopping: bool = False) -> None:
     """Reads until the last of the group has closed its output and the child has ended, or for the grace.
 
-    The grace runs when the child is being stopped, and when it has gone and left others behind.
+    The grace runs when the child is being stopped, and when it has gone and left others behind, which are
+    interrupted then.
     """
     assert child.stdout
     output = child.stdout.fileno()
@@ -96,6 +97,7 @@ def _pump(child: subprocess.Popen, lines: Lines, grace: float, stopping: bool = 
             lines.feed(data)
         if deadline is None and child.poll() is not None:
             deadline = time.monotonic() + grace
+            _signal(child, signal.SIGINT)
 
 
 def _signal(child: subprocess.Popen, number: int) -> None:

@@ -99,7 +99,7 @@ def _wait_until_up(children: dict[str, subprocess.Popen], address: str) -> None:
 def _prefect(environment: dict[str, str], root: Path, *arguments: str, may_fail: bool = False) -> None:
     done = subprocess.run(
         leashed(sys.executable, "-m", "prefect", *arguments),
-        cwd=root, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        cwd=root, env=environment, process_group=0, capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if done.returncode != 0 and not may_fail:
         raise EndedError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}")

@@ -28,7 +28,12 @@ WARNING = re.compile(r"(WARNING|warning)\b|.* WARNING ")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended: "Cached", "Completed", "Failed", "Refused" or "not reached"; DVC's reason; seconds."""
+    """How a stage ended.
+
+    Attributes:
+        state: "Cached", "Completed", "Failed", "Refused" or "not reached".
+        why: DVC's reason to run it, or how it failed.
+    """
 
     stage: str
     state: str
@@ -85,7 +90,9 @@ def _stage(stage: str, command: str, force: bool, root: str) -> State:
         folder=Path(root),
     )
     if ended.code != 0:
-        return failure(stage, command, ended.code, ended.tail)
+        failed = failure(stage, command, ended.code, ended.tail)
+        logger.error("%s", failed.message)
+        return failed
     if any("is cached - skipping run" in line for line in ended.tail):
         return Completed(name="Cached", message=f"restored from the run cache; {why}")
     return Completed(message=why)

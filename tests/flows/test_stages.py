@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+
 from flows.stages import _level, failure, worth_retrying
 
 DVC_ERROR = (
