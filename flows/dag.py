@@ -8,6 +8,7 @@ from typing import Any
 import networkx
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
+from dvc.utils.diff import diff
 
 from score_core.errors import UserError
 
@@ -144,7 +145,7 @@ def _in_words(stage: PipelineStage, status: list[Any]) -> str:
             continue
         for path, change in entry.get("changed deps", {}).items():
             if isinstance(change, dict):
-                found.setdefault("parameters", []).extend(change)
+                found.setdefault("parameters", []).extend(_parameters(stage) or change)
             else:
                 found.setdefault("code" if path.endswith(".py") else "inputs", []).append(path)
         for path, change in entry.get("changed outs", {}).items():
@@ -155,6 +156,17 @@ def _in_words(stage: PipelineStage, status: list[Any]) -> str:
     changed = [f"{kind} {_some(names)}".strip() for kind, names in found.items()]
     said = [f"changed: {'; '.join(changed)}"] if changed else []
     return "; ".join(said + ([f"not there: {_some(gone)}"] if gone else []))
+
+
+def _parameters(stage: PipelineStage) -> list[str]:
+    """The parameters that changed, e.g. `stage2.alpha 3.0 → 5.0`; DVC's status stops at the section."""
+    before = {dep.def_path: {"data": dep.hash_info.value or {}} for dep in stage.params}
+    now = {dep.def_path: {"data": dep.read_params()} for dep in stage.params}
+    return [
+        f"{name} {change.get('old')} → {change.get('new')}"
+        for changes in diff(before, now).values()
+        for name, change in changes.items()
+    ]
 
 
 def _some(names: list[str], shown: int = 3) -> str:

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Says its number, then works until it is interrupted, and then says what it saved.
 WORKER = """
 import os, time
-print("process", os.getpid())
 try:
+    print("process", os.getpid())
     time.sleep(60)
 except KeyboardInterrupt:
     print("saved")

@@ -62,7 +62,7 @@ def test_nothing_is_stale_after_a_run(done):
 
 def test_a_changed_parameter_is_named_and_its_descendants_may_run(pipeline):
     set_word(pipeline, "two")
-    assert reason("b", pipeline) == "changed: parameters b.word"
+    assert reason("b", pipeline) == "changed: parameters b.word one → two"
     assert set(json.loads(dvc(pipeline, "status", "--json"))) == {"b"}, "DVC alone says nothing of c"
     steps = plan(read_stages(pipeline), root=pipeline)
     assert [step.verdict for step in steps] == ["cached", "stale", "may run"]

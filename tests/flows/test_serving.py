@@ -5,10 +5,7 @@ The tests are steps of one story, in order.
 
 import json
 import re
-import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,59 +14,12 @@ import httpx
 import pytest
 
 from tasks.select_profile import PARAMS, compose
+from tests.flows.server import Server, wait_for
 from tests.test_pipeline import STAGES, Checkout
 
 pytestmark = pytest.mark.slow
+RUN = 240  # seconds, on a machine with other work to do
 SCHEDULE = re.compile(r" +- cron: .*\n +timezone: .*\n")
-START, RUN = 120, 240  # seconds, on a machine with other work to do
-
-
-class Server:
-    """`python -m flows.serve` in a checkout, with the nightly deployment due every few seconds."""
-
-    def __init__(self, checkout: Checkout) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.page = f"http://127.0.0.1:{port}"
-        file = checkout.root / "prefect.yaml"
-        text, count = SCHEDULE.subn("      - interval: 10\n", file.read_text())
-        assert count == 1, "the nightly deployment has a cron with a time zone"
-        file.write_text(text)
-        self.log = checkout.root.parent / "serve.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.serve", "--port", str(port)],
-                cwd=checkout.root, env=checkout.environment, stdout=log, stderr=log,
-            )  # fmt: skip
-        wait_for(lambda: "Prefect's page:" in self.log.read_text(), START, self)
-
-    def ask(self, path: str, **filters: object) -> list[dict]:
-        answer = httpx.post(f"{self.page}/api/{path}/filter", json=filters, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
-
-    def runs(self, *states: str) -> list[dict]:
-        """Flow runs in these states, the earliest first."""
-        chosen = {"state": {"name": {"any_": list(states)}}}
-        return self.ask("flow_runs", flow_runs=chosen, sort="START_TIME_ASC")
-
-    def tasks(self, run: dict) -> dict[str, str]:
-        """The state of each of its tasks."""
-        found = self.ask("task_runs", flow_runs={"id": {"any_": [run["id"]]}}, sort="EXPECTED_START_TIME_ASC")
-        return {task["name"]: task["state"]["name"] for task in found}
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(90)
-
-
-def wait_for(condition, seconds, server):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline and server.process.poll() is None, server.log.read_text()[-5000:]
-        time.sleep(0.5)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +32,10 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(checkout):
+    file = checkout.root / "prefect.yaml"
+    text, count = SCHEDULE.subn("      - interval: 10\n", file.read_text())
+    assert count == 1, "the nightly deployment has a cron with a time zone"
+    file.write_text(text)
     running = Server(checkout)
     yield running
     if running.process.poll() is None:
@@ -170,7 +124,7 @@ if sys.orig_argv[-1] == "tasks.train_stage2" and not os.path.exists({str(once)!r
 
 def test_a_result_restored_by_dvc_counts_as_cached_and_force_runs_it(server, checkout):
     said = flow(checkout)
-    assert "restored from the run cache; changed: parameters stage2.alpha, stage2.weight_decay" in said
+    assert "restored from the run cache; changed: parameters stage2.alpha 5.0 → 3.0, " in said
     assert "default-smoke: 0 stages ran, 8 cached" in said
     said = flow(checkout, "--stages", "evaluate_base", "--force")
     assert "evaluate_base is stale: forced" in said and "1 stages ran, 2 cached" in said

@@ -1,0 +1,57 @@
+"""`make serve` in a clone, for tests and for benchmarks/deaths.py."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+
+from tests.test_pipeline import Checkout
+
+START = 120  # seconds, on a machine with other work to do
+
+
+class Server:
+    """`python -m flows.serve` in a checkout, and what its API says."""
+
+    def __init__(self, checkout: Checkout) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.page = f"http://127.0.0.1:{port}"
+        self.log = checkout.root.parent / "serve.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flows.serve", "--port", str(port)],
+                cwd=checkout.root, env=checkout.environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        wait_for(lambda: "Prefect's page:" in self.log.read_text(), START, self)
+
+    def ask(self, path: str, **filters: object) -> list[dict]:
+        answer = httpx.post(f"{self.page}/api/{path}/filter", json=filters, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def runs(self, *states: str) -> list[dict]:
+        """Flow runs in these states, the earliest first."""
+        chosen = {"state": {"name": {"any_": list(states)}}}
+        return self.ask("flow_runs", flow_runs=chosen, sort="START_TIME_ASC")
+
+    def tasks(self, run: dict) -> dict[str, str]:
+        """The state of each of its tasks."""
+        found = self.ask("task_runs", flow_runs={"id": {"any_": [run["id"]]}}, sort="EXPECTED_START_TIME_ASC")
+        return {task["name"]: task["state"]["name"] for task in found}
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(90)
+
+
+def wait_for(condition, seconds, server):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline and server.process.poll() is None, server.log.read_text()[-5000:]
+        time.sleep(0.5)
+    return found
