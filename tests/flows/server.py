@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 
@@ -29,7 +31,15 @@ class Server:
             )  # fmt: skip
         wait_for(lambda: "Prefect's page:" in self.log.read_text(), START, self)
 
+    def logs(self, run: dict) -> str:
+        """What a run has logged."""
+        found: list[dict] = []
+        while page := self.ask("logs", logs={"flow_run_id": {"any_": [run["id"]]}}, offset=len(found)):
+            found += page
+        return "\n".join(line["message"] for line in found)
+
     def ask(self, path: str, **filters: object) -> list[dict]:
+        """Objects that the filters let pass."""
         answer = httpx.post(f"{self.page}/api/{path}/filter", json=filters, timeout=30)
         answer.raise_for_status()
         return answer.json()
@@ -45,11 +55,13 @@ class Server:
         return {task["name"]: task["state"]["name"] for task in found}
 
     def stop(self) -> int:
+        """Ends everything; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(90)
 
 
-def wait_for(condition, seconds, server):
+def wait_for(condition: Callable[[], Any], seconds: float, server: Server) -> Any:
+    """What `condition` returns as soon as that is true; fails with the log when it takes too long."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline and server.process.poll() is None, server.log.read_text()[-5000:]

@@ -63,8 +63,7 @@ def test_scheduled_runs_happen_and_the_second_finds_everything_cached(server):
 
 def test_the_operator_sees_log_numbers_stages_and_report(server, checkout):
     first = server.runs("Completed")[0]
-    logs = server.ask("logs", logs={"flow_run_id": {"any_": [first["id"]]}}, limit=200)
-    text = "\n".join(line["message"] for line in logs)
+    text = server.logs(first)
     assert "train_stage1 is stale: has never run" in text
     assert "> python -m tasks.train_stage1" in text and "Stage I has not taken off" in text
 
