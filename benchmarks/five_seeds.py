@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from score_core.addition import make_problems
 from score_core.addition_model import build
 from score_core.config import Config, load_config, load_runtime
 from score_core.evaluation import evaluate
@@ -26,6 +25,7 @@ from score_core.files import replacing
 from score_core.metrics import summarise
 from score_core.problems import read_problems, write_problems
 from score_core.schema import Runtime
+from score_core.splits import prepare
 from score_core.training import Folders, train_stage1, train_stage2
 
 ROOT = Path(".runs/five_seeds")
@@ -43,10 +43,10 @@ def run_seed(config: Config, runtime: Runtime, root: Path) -> dict[str, dict[str
             maker()
             print(f"seed {config.seed}: {folder.name} in {time.monotonic() - start:.0f} s", flush=True)
 
-    def prepare() -> None:
+    def make_data() -> None:
         with replacing(data) as temporary:
             temporary.mkdir()
-            for split, problems in make_problems(config.data, config.seed).items():
+            for split, problems in prepare(config).splits.items():
                 write_problems(temporary, split, problems)
 
     def build_base() -> None:
@@ -63,7 +63,7 @@ def run_seed(config: Config, runtime: Runtime, root: Path) -> dict[str, dict[str
             )
         }
     )
-    make(data, prepare)
+    make(data, make_data)
     make(root / "base", build_base)
     make(root / "stage1", lambda: train_stage1(config, runtime, folders("stage1")))
     make(root / "score", lambda: train_stage2(config, runtime, folders("score"), root / "stage1"))

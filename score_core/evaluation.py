@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from score_core.config import Config
 from score_core.conversation import Conversation
-from score_core.models import end_token_ids, load_model, load_tokenizer
+from score_core.models import context_limit, end_token_ids, load_model, load_tokenizer
 from score_core.problems import Problem
 from score_core.rewards import Judge
 from score_core.rollout import Rollout, roll_out
@@ -43,9 +43,7 @@ def evaluate(folder: Path, problems: Sequence[Problem], config: Config, runtime:
     conversation = Conversation(
         config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
     )
-    conversation.check_fits(
-        config.evaluation.attempts, getattr(model.config, "max_position_embeddings", None)
-    )
+    conversation.check_fits(config.evaluation.attempts, context_limit(model))
     judge = Judge(config.reward)
     with tqdm(total=len(problems), desc=f"evaluate {folder}", unit="problem", mininterval=1) as bar:
         return attempt_all(

@@ -15,6 +15,7 @@ from score_core.hub import snapshot
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # What belongs to a model folder; pickles and training states do not.
@@ -207,6 +208,16 @@ def end_token_ids(
             "generation_config.json; set eos_token in tokenizer_config.json."
         )
     return tuple(sorted(found))
+
+
+def context_limit(model: "PreTrainedModel | PeftModel") -> int | None:
+    """The tokens up to which attention reaches every token before; None where the model sets no limit.
+
+    Behind a sliding window the problem would silently leave the context.
+    """
+    settings = model.config.get_text_config()
+    found = (getattr(settings, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    return min((limit for limit in found if limit is not None), default=None)
 
 
 def _names(folder: Path) -> str:

@@ -5,6 +5,7 @@ with the reason and the remedy. Symbols (`alpha`, `beta1`, `beta2`, `gamma`) are
 arXiv 2409.12917.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -321,3 +322,12 @@ class Runtime(Section):
     sampling_batch_size: Count = 1024  # trajectories sampled side by side
     tracker: Literal["none", "tensorboard", "wandb"] = "none"  # local files are always written
     log_level: Literal["debug", "info", "warning"] = "info"
+
+    @model_validator(mode="after")
+    def _tracker_is_installed(self) -> "Runtime":
+        if self.tracker != "none" and find_spec(self.tracker) is None:
+            raise ValueError(
+                f"tracker: {self.tracker} is not installed; `pip install {self.tracker}`, or set none "
+                "(the files in metrics/ are written either way)"
+            )
+        return self

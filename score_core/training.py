@@ -23,7 +23,14 @@ from score_core.config import Config
 from score_core.conversation import Conversation
 from score_core.errors import UserError
 from score_core.files import remove, replacing, write_json
-from score_core.models import ADAPTER_CONFIG, end_token_ids, load_model, load_tokenizer, save_model
+from score_core.models import (
+    ADAPTER_CONFIG,
+    context_limit,
+    end_token_ids,
+    load_model,
+    load_tokenizer,
+    save_model,
+)
 from score_core.objective import Objective, stage_one, stage_two
 from score_core.problems import Problem, read_problems
 from score_core.rewards import Judge
@@ -152,7 +159,7 @@ def train(
     conversation = Conversation(
         config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
     )
-    conversation.check_fits(stage.attempts, getattr(model.config, "max_position_embeddings", None))
+    conversation.check_fits(stage.attempts, context_limit(model))
     problems = fitting(read_problems(folders.data, "train"), conversation)
     validation = fitting(read_problems(folders.data, "validation"), conversation)
 

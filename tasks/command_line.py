@@ -62,6 +62,8 @@ def run_stage(stage: str, run: Callable[[Config, Runtime], None], outputs: Seque
         )
         for library in ("httpx", "matplotlib", "fsspec", "urllib3"):
             logging.getLogger(library).setLevel(logging.WARNING)
+        # Where there is no GPU it says so whenever it is imported, used or not.
+        logging.getLogger("DeepSpeed").addFilter(lambda line: "accelerator to CPU" not in line.getMessage())
         manifest = RUNS / stage / "manifest.json"
         for output in (*outputs, manifest):
             check_writable(output)

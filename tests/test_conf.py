@@ -114,7 +114,6 @@ def test_the_default_is_the_experiment_of_the_paper_scaled_down():
     config = Config(**yaml.safe_load(compose([], CONF)))
     assert (config.seed, config.stage2.alpha, config.stage2.gamma) == (11, 3.0, 0.0)
     assert (config.stage1.beta1, config.stage1.beta2) == (0.01, 0.1)
-    assert config.stage1.steps == config.stage2.steps
 
 
 def test_prompt_files_elsewhere_are_refused(tmp_path):

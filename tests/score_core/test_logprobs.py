@@ -134,7 +134,7 @@ def test_chunks_of_the_output_layer_equal_the_whole(make_model, monkeypatch, fam
         reference_PV = score(reference, trajectories, 0.8, whole=True).logp_PV
 
     def run(chunk: int) -> tuple[list[Tensor], Tensor]:
-        monkeypatch.setattr(logprobs, "CHUNK", chunk)
+        monkeypatch.setattr(logprobs, "CHUNK", chunk * model.config.vocab_size)
         model.zero_grad()
         found = score(model, trajectories, 0.8, reference_logp_PV=reference_PV, whole=True)
         weight_P = torch.linspace(-1, 1, len(found.logp_P))

@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig, MistralConfig, PreTrainedModel
 
 from score_core import tiny_model
 from score_core.errors import UserError
 from score_core.models import (
     check_model,
+    context_limit,
     copy_local_model,
     end_token_ids,
     load_model,
@@ -206,3 +207,14 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(folder, change):
 def test_broken_files_are_refused(folder, file, call):
     (folder / file).write_text("{broken")
     assert "transformers cannot load" in refused(call, folder)
+
+
+def test_context_ends_where_attention_does():
+    limits = {
+        None: MistralConfig(max_position_embeddings=4096, sliding_window=None),
+        1024: MistralConfig(max_position_embeddings=4096, sliding_window=1024),
+    }
+    for window, config in limits.items():
+        model = PreTrainedModel(config)
+        assert context_limit(model) == (window or 4096)
+    assert context_limit(PreTrainedModel(LlamaConfig(max_position_embeddings=77))) == 77
