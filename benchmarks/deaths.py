@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import psutil
 
 from tasks.select_profile import PARAMS, compose
@@ -100,8 +99,8 @@ class Place:
 
 def cancel(place: Place, run: dict) -> None:
     """What the page's Cancel button asks of the server."""
-    wanted = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-    httpx.post(f"{place.serving().page}/api/flow_runs/{run['id']}/set_state", json=wanted).raise_for_status()
+    wanted = {"type": "CANCELLING", "name": "Cancelling"}
+    place.serving().tell(f"flow_runs/{run['id']}/set_state", state=wanted)
 
 
 def kill(number: signal.Signals, *words: str) -> Callable[[Place, dict], None]:
@@ -131,17 +130,16 @@ def start(place: Place) -> dict:
     """Has the manual deployment run the stage; returns the run."""
     server = place.serving()
     deployment = next(item for item in server.ask("deployments") if item["name"] == "manual")
-    answer = httpx.post(
-        f"{server.page}/api/deployments/{deployment['id']}/create_flow_run",
-        json={"parameters": {"stages": [STAGE], "retries": 0}, "state": {"type": "SCHEDULED"}},
+    return server.tell(
+        f"deployments/{deployment['id']}/create_flow_run",
+        parameters={"stages": [STAGE], "retries": 0},
+        state={"type": "SCHEDULED"},
     )
-    answer.raise_for_status()
-    return answer.json()
 
 
 def state(place: Place, run: dict) -> dict:
     """A run's state as the server has it."""
-    return httpx.get(f"{place.serving().page}/api/flow_runs/{run['id']}", timeout=30).json()["state"]
+    return place.serving().ask("flow_runs", flow_runs={"id": {"any_": [run["id"]]}})[0]["state"]
 
 
 def until(condition: Callable[[], object]) -> bool:

@@ -34,7 +34,7 @@ def standing_server(root: Path = ROOT) -> str | None:
     """The address of this checkout's server, if it is up."""
     try:
         address = (root / STANDING).read_text()
-        return address if httpx.get(f"{address}/health", timeout=2).is_success else None
+        return address if httpx.get(f"{address}/health", timeout=10).is_success else None
     except (OSError, httpx.HTTPError):
         return None
 
@@ -90,7 +90,7 @@ def _wait_until_up(children: dict[str, subprocess.Popen], address: str) -> None:
     while time.monotonic() < deadline:
         _check(children)
         with suppress(httpx.HTTPError):
-            if httpx.get(address, timeout=2).is_success:
+            if httpx.get(address, timeout=10).is_success:
                 return
         time.sleep(0.5)
     raise EndedError(f"the server did not answer at {address} for {START_SECONDS} s")

@@ -57,7 +57,7 @@ def test_scheduled_runs_happen_and_the_second_finds_everything_cached(server):
     assert not server.runs("Failed", "Crashed")
     # From here on nothing runs by itself.
     for deployment in server.ask("deployments"):
-        httpx.post(f"{server.page}/api/deployments/{deployment['id']}/pause_deployment").raise_for_status()
+        server.tell(f"deployments/{deployment['id']}/pause_deployment")
     wait_for(lambda: not server.runs("Running", "Pending", "Late"), RUN, server)
 
 
