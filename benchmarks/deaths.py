@@ -31,7 +31,7 @@ OVERRIDES = [
     "data.sizes={train: 2000, validation: 64, test: 64}",
     "model.steps=100",
     "stage1.steps=60",
-    "stage1.prompts_per_step=32",
+    "stage1.prompts_per_step=8",
     "stage1.validate_every=20",
     "stage1.validation_problems=64",
 ]
@@ -162,7 +162,7 @@ def die(place: Place, name: str, act: Callable[[Place, dict], None]) -> list[str
     place.forget()
     run = start(place)
     assert until(lambda: training(place)), f"{name}: no training\n{place.serving().logs(run)}"
-    time.sleep(random.uniform(0, place.seconds / 4))
+    time.sleep(random.uniform(0, 3))
     act(place, run)
     time.sleep(SECONDS_TO_DIE)
     orphans = len(place.trainers())

@@ -38,15 +38,21 @@ class Server:
             found += page
         return "\n".join(line["message"] for line in found)
 
-    def tell(self, path: str, **content: object) -> dict:
+    def tell(self, path: str, **content: object) -> Any:
         """Posts to the API; returns its answer."""
-        answer = httpx.post(f"{self.page}/api/{path}", json=content, timeout=ANSWER)
+        deadline = time.monotonic() + ANSWER
+        while True:
+            answer = httpx.post(f"{self.page}/api/{path}", json=content, timeout=ANSWER)
+            # SQLite is busy: Prefect's own clients ask again, too.
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json() if answer.content else {}
 
     def ask(self, path: str, **filters: object) -> list[dict]:
         """Objects that the filters let pass."""
-        return list(self.tell(f"{path}/filter", **filters))
+        return self.tell(f"{path}/filter", **filters)
 
     def runs(self, *states: str) -> list[dict]:
         """Flow runs in these states, the earliest first."""
