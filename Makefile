@@ -41,6 +41,19 @@ smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAM
 	    < <(git ls-files --others --exclude-standard --directory -z); \
 	dvc exp run --temp -S 'profile=$(or $(profile),default)' -S smoke=true "$${untracked[@]}"
 
+.PHONY: flow
+flow: $(READY) ## As repro, but as a Prefect flow; profile=NAME, args="--plan" says what would run and why
+	@python -m flows.reproduce $(if $(profile),--profile '$(profile)') $(args)
+	@$(if $(args),,python -m tasks.summary)
+
+.PHONY: serve
+serve: $(READY) ## Prefect's server, worker and deployments on this machine, until Ctrl-C
+	@python -m flows.serve $(args)
+
+.PHONY: accept
+accept: $(READY) ## Makes the present result the one that later runs are held against
+	@python -m flows.results accept
+
 .PHONY: try
 try: $(READY) ## Both attempts of the base and of the trained model at your problem; args="--test 3"
 	@python -m tasks.try_it $(args)

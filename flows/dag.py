@@ -1,0 +1,174 @@
+"""The stages, their order and what is stale: all of it asked of DVC, nothing stated a second time."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+from dvc.utils.diff import diff
+
+from score_core.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+NEVER = "has never run"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml.
+
+    Attributes:
+        name: as dvc.yaml gives it.
+        command: what DVC runs.
+        needs: names of the stages whose outputs it reads, directly.
+    """
+
+    name: str
+    command: str
+    needs: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A line of the plan: `verdict` is "stale", "may run" or "cached", `why` DVC's reason."""
+
+    stage: str
+    verdict: str
+    why: str
+
+
+def read_stages(root: Path = ROOT) -> list[Stage]:
+    """All stages in an order in which they can run; of two that could, the one that dvc.yaml has first."""
+    repo = _repo(root)
+    place = {stage: at for at, stage in enumerate(_of_pipeline(repo))}
+    # Edges of DVC's graph point at what is needed.
+    graph = repo.index.graph.subgraph(place)
+    order = networkx.lexicographical_topological_sort(graph.reverse(copy=False), key=place.__getitem__)
+    return [
+        Stage(
+            stage.name,
+            " && ".join([stage.cmd] if isinstance(stage.cmd, str) else stage.cmd),
+            frozenset(needed.name for needed in graph.successors(stage)),
+        )
+        for stage in order
+    ]
+
+
+def select(stages: list[Stage], names: list[str] | None) -> list[Stage]:
+    """The named stages and all that they need, as `dvc repro NAMES` takes them; all without names.
+
+    Raises:
+        UserError: no such stage, with the nearest name.
+    """
+    if not names:
+        return stages
+    known = {stage.name: stage for stage in stages}
+    wanted: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise UserError(f"stages: dvc.yaml has no stage {name}; {hint}Known are {', '.join(known)}.")
+        if name not in wanted:
+            wanted.add(name)
+            waiting += known[name].needs
+    return [stage for stage in stages if stage.name in wanted]
+
+
+def reason(name: str, root: Path = ROOT) -> str | None:
+    """Why a stage is stale; None if it is up to date.
+
+    Stale is not the same as "will run": a result of the run cache is restored without running.
+    """
+    return _reasons(root).get(name)
+
+
+def plan(stages: list[Stage], force: frozenset[str] = frozenset(), root: Path = ROOT) -> list[Step]:
+    """What a run would do, without doing anything.
+
+    DVC's status compares with files as they lie there, so it misses what follows from a stale stage:
+    whatever reads its outputs may run too, or not, if they come out the same.
+
+    Args:
+        force: stages that run although nothing changed.
+    """
+    reasons = _reasons(root)
+    steps: dict[str, Step] = {}
+    for stage in stages:
+        changed = sorted(name for name in stage.needs if name in steps and steps[name].verdict != "cached")
+        if stage.name in force:
+            step = Step(stage.name, "stale", "forced")
+        elif stage.name in reasons:
+            step = Step(stage.name, "stale", reasons[stage.name])
+        elif changed:
+            step = Step(stage.name, "may run", f"if {', '.join(changed)} makes something new")
+        else:
+            step = Step(stage.name, "cached", "up to date")
+        steps[stage.name] = step
+    return list(steps.values())
+
+
+def _repo(root: Path) -> Repo:
+    # As `dvc --wait-for-lock` opens it; opened anew each time, for it remembers what it has read.
+    return Repo(str(root), _wait_for_lock=True)
+
+
+def _of_pipeline(repo: Repo) -> list[PipelineStage]:
+    """The stages of the dvc.yaml at the root, which `dvc repro` runs; there may be other pipelines."""
+    file = Path(repo.root_dir) / "dvc.yaml"
+    stages = [stage for stage in repo.index.stages if Path(stage.path) == file]
+    return [stage for stage in stages if isinstance(stage, PipelineStage)]
+
+
+def _reasons(root: Path) -> dict[str, str]:
+    """What `dvc status` says of each stale stage."""
+    repo = _repo(root)
+    with repo.lock:
+        found = {stage: list(stage.status().values()) for stage in _of_pipeline(repo)}
+    return {stage.name: _in_words(stage, status[0]) for stage, status in found.items() if status}
+
+
+def _in_words(stage: PipelineStage, status: list[Any]) -> str:
+    """DVC's status of a stage in a line, e.g. `changed: parameters stage2.alpha; code objective.py`."""
+    if not any(output.hash_info for output in stage.outs):
+        return NEVER
+    found: dict[str, list[str]] = {}
+    gone = []
+    for entry in status:
+        if isinstance(entry, str):  # `always changed`, `changed command`
+            found.setdefault(entry.removeprefix("changed "), [])
+            continue
+        for path, change in entry.get("changed deps", {}).items():
+            if isinstance(change, dict):
+                found.setdefault("parameters", []).extend(_parameters(stage) or change)
+            else:
+                found.setdefault("code" if path.endswith(".py") else "inputs", []).append(path)
+        for path, change in entry.get("changed outs", {}).items():
+            if change == "deleted":
+                gone.append(path)
+            else:
+                found.setdefault("outputs, by another hand:", []).append(path)
+    changed = [f"{kind} {_some(names)}".strip() for kind, names in found.items()]
+    said = [f"changed: {'; '.join(changed)}"] if changed else []
+    return "; ".join(said + ([f"not there: {_some(gone)}"] if gone else []))
+
+
+def _parameters(stage: PipelineStage) -> list[str]:
+    """The parameters that changed, e.g. `stage2.alpha 3.0 → 5.0`; DVC's status stops at the section."""
+    before = {dep.def_path: {"data": dep.hash_info.value or {}} for dep in stage.params}
+    now = {dep.def_path: {"data": dep.read_params()} for dep in stage.params}
+    return [
+        f"{name} {change.get('old')} → {change.get('new')}"
+        for changes in diff(before, now).values()
+        for name, change in changes.items()
+    ]
+
+
+def _some(names: list[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -1,0 +1,132 @@
+"""A stage as a Prefect task: asks DVC whether it is up to date, and if not has DVC run it."""
+
+import logging
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed, State
+
+from flows.child import run
+from flows.dag import ROOT, Stage, reason
+
+USER_MISTAKE = 2  # the exit code of `python -m tasks.<stage>` for what only a person can mend
+REFUSED = "Refused"  # the name of the state that it leads to; its type is Failed
+RETRY_DELAY = 10  # seconds
+ERROR = re.compile(r"(ERROR|error|Traceback)\b|.* ERROR ")
+# DVC's advice to who sits at a terminal.
+ADVICE = re.compile(r"To track the changes|\s*git add |To enable auto staging|\s*dvc config |Use `dvc push`")
+WARNING = re.compile(r"(WARNING|warning)\b|.* WARNING ")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended.
+
+    Attributes:
+        state: "Cached", "Completed", "Failed", "Refused" or "not reached".
+        why: DVC's reason to run it, or how it failed.
+    """
+
+    stage: str
+    state: str
+    why: str = ""
+    seconds: float = 0.0
+
+
+def reproduce_stage(stage: Stage, force: bool, retries: int, root: Path = ROOT) -> tuple[Outcome, State]:
+    """Brings one stage up to date as a task run named after it.
+
+    Call it in the main thread, one stage after another: on a signal the trainer has to be stopped, and
+    Prefect's threads do not hear signals.
+
+    Args:
+        force: run it although nothing changed.
+        retries: how often a failed stage is run again, which resumes; not after a user's mistake.
+    """
+    named = _stage.with_options(name=stage.name, task_run_name=stage.name, retries=retries)
+    started = time.monotonic()
+    state = named(stage.name, stage.command, force, str(root), return_state=True)
+    why = state.message or ""
+    return Outcome(stage.name, state.name, why.splitlines()[0], time.monotonic() - started), state
+
+
+def worth_retrying(task: object, task_run: object, state: State[Any]) -> bool:
+    """Whether another try may help: a mistake in the parameters stays one."""
+    return state.name != REFUSED
+
+
+# DVC is the cache: a second one would be a second truth.
+@task(
+    persist_result=False,
+    cache_policy=NO_CACHE,
+    retry_delay_seconds=RETRY_DELAY,
+    retry_condition_fn=worth_retrying,
+)
+def _stage(stage: str, command: str, force: bool, root: str) -> State:
+    logger = get_run_logger()
+    why = "forced" if force else reason(stage, Path(root))
+    if why is None:
+        logger.info("%s is up to date", stage)
+        return Completed(name="Cached", message="up to date")
+    logger.info("%s is stale: %s", stage, why)
+
+    def log(line: str) -> None:
+        if not ADVICE.match(line):
+            logger.log(_level(line), "%s", line)
+
+    ended = run(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+        + (["--force"] if force else []),
+        emit=log,
+        environment=child_environment(),
+        folder=Path(root),
+    )
+    if ended.code != 0:
+        failed = failure(stage, command, ended.code, ended.tail)
+        logger.error("%s", failed.message)
+        return failed
+    if any("is cached - skipping run" in line for line in ended.tail):
+        return Completed(name="Cached", message=f"restored from the run cache; {why}")
+    return Completed(message=why)
+
+
+def failure(stage: str, command: str, code: int, tail: list[str]) -> State:
+    """The state of a stage that failed; its message is what a person needs, and the first line says most.
+
+    Args:
+        code: of DVC, which is 255 whatever the stage's own was.
+        tail: the last lines of output.
+    """
+    said = re.search(r"exited with (-?\d+)", "\n".join(tail))
+    how = (
+        f"exited with {said[1]}" if said else f"DVC was ended by signal {-code}" if code < 0 else "DVC failed"
+    )
+    mistake = said is not None and int(said[1]) == USER_MISTAKE
+    remedy = "Mend what the error above names, then run" if mistake else "To resume, run"
+    shown = "\n".join(f"    {line}" for line in tail)
+    message = (
+        f"{stage} failed: `{command}` {how}.\n"
+        f"Its last lines:\n{shown}\n"
+        f"{remedy} the same again: `make flow`, or Run on the deployment's page, or `dvc repro {stage}`. "
+        "Finished stages are kept, and an interrupted one goes on from what it has saved."
+    )
+    return Failed(name=REFUSED, message=message) if mistake else Failed(message=message)
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment, with its own Python in front."""
+    # The commands in dvc.yaml say `python`: this one, also where no environment was activated.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {**os.environ, "PATH": path}
+
+
+def _level(line: str) -> int:
+    return logging.ERROR if ERROR.match(line) else logging.WARNING if WARNING.match(line) else logging.INFO

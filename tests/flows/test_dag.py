@@ -1,0 +1,101 @@
+"""Order, reasons and the plan: what DVC's own command line says of a small pipeline, and of ours."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.dag import NEVER, plan, read_stages, reason, select
+from score_core.errors import UserError
+from tests.flows.small_pipeline import dvc, make_pipeline, set_word
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The small pipeline after a run."""
+    root = make_pipeline(tmp_path_factory.mktemp("done"))
+    dvc(root, "repro", "-q")
+    return root
+
+
+@pytest.fixture
+def pipeline(done, tmp_path):
+    """A copy of it to change."""
+    return Path(shutil.copytree(done, tmp_path / "pipeline", symlinks=True))
+
+
+def verdicts(root, **options):
+    return {step.stage: step.verdict for step in plan(read_stages(root), root=root, **options)}
+
+
+def test_stages_come_in_an_order_in_which_they_can_run(done):
+    stages = read_stages(done)
+    assert [stage.name for stage in stages] == ["a", "b", "c"]
+    assert [stage.needs for stage in stages] == [set(), {"a"}, {"b"}]
+    assert stages[1].command == "python b.py"
+
+
+def test_of_our_pipeline_nothing_is_left_out_and_needs_come_first():
+    written = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    stages = read_stages()
+    assert {stage.name: stage.command for stage in stages} == {n: s["cmd"] for n, s in written.items()}
+    for at, stage in enumerate(stages):
+        assert stage.needs <= {before.name for before in stages[:at]}
+
+
+def test_a_named_stage_brings_what_it_needs(done):
+    stages = read_stages(done)
+    assert [stage.name for stage in select(stages, ["b"])] == ["a", "b"]
+    assert select(stages, None) == select(stages, []) == stages
+    with pytest.raises(UserError, match=r"no stage train_stage3; .*did you mean train_stage"):
+        select(read_stages(), ["train_stage3"])
+
+
+def test_nothing_is_stale_after_a_run(done):
+    assert [reason(name, done) for name in "abc"] == [None, None, None]
+    assert verdicts(done) == {"a": "cached", "b": "cached", "c": "cached"}
+
+
+def test_a_changed_parameter_is_named_and_its_descendants_may_run(pipeline):
+    set_word(pipeline, "two")
+    assert reason("b", pipeline) == "changed: parameters b.word one → two"
+    assert set(json.loads(dvc(pipeline, "status", "--json"))) == {"b"}, "DVC alone says nothing of c"
+    steps = plan(read_stages(pipeline), root=pipeline)
+    assert [step.verdict for step in steps] == ["cached", "stale", "may run"]
+    assert steps[2].why == "if b makes something new"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda root: (root / "b.py").write_text("open('b.txt', 'w')\n"), "changed: code b.py"),
+        (lambda root: (root / "b.txt").unlink(), "not there: b.txt"),
+        (lambda root: (root / "a.txt").write_text("new"), "changed: inputs a.txt"),
+        (
+            lambda root: (root / "dvc.yaml").write_text(
+                (root / "dvc.yaml").read_text().replace("python b.py", "python  b.py")
+            ),
+            "changed: command",
+        ),
+    ],
+)
+def test_the_reason_says_what_changed(pipeline, change, why):
+    change(pipeline)
+    assert reason("b", pipeline) == why
+
+
+def test_a_file_overwritten_by_hand_is_told_apart_from_a_changed_input(pipeline):
+    (pipeline / "b.txt").chmod(0o644)
+    (pipeline / "b.txt").write_text("by hand")
+    assert reason("b", pipeline) == "changed: outputs, by another hand: b.txt"
+
+
+def test_before_the_first_run_and_when_forced(tmp_path, done):
+    fresh = make_pipeline(tmp_path / "fresh")
+    assert reason("a", fresh) == NEVER
+    assert set(verdicts(fresh).values()) == {"stale"}
+    assert verdicts(done, force=frozenset("b")) == {"a": "cached", "b": "stale", "c": "may run"}

@@ -1,0 +1,88 @@
+"""The quality gate and the table: numbers against the base, the run before and the accepted run."""
+
+import json
+
+import pytest
+
+from flows.results import accept, percent, read_accepted, read_last, remember, result_name, shortfalls, table
+from score_core.errors import UserError
+from tests.flows.small_pipeline import dvc, make_pipeline
+
+BASE = {"n": 200, "accuracy_t1": 0.47, "accuracy_t2": 0.475, "delta": 0.005, "ci95": {}}
+FINAL = {
+    "n": 200,
+    "accuracy_t1": 0.47,
+    "accuracy_t2": 0.775,
+    "delta": 0.305,
+    "ci95": {"accuracy_t2": [0.712, 0.827]},
+}
+
+
+def changed(**values):
+    return {**FINAL, **values}
+
+
+def test_a_result_as_good_as_the_accepted_one_or_a_little_worse_passes():
+    assert shortfalls(FINAL, FINAL, 0.0) == []
+    assert shortfalls(changed(accuracy_t2=0.755), FINAL, 0.02) == []
+    assert shortfalls(changed(accuracy_t2=0.9, delta=0.4), FINAL, 0.0) == []
+
+
+def test_a_fall_of_either_measure_is_told_with_the_numbers():
+    assert shortfalls(changed(accuracy_t2=0.75), FINAL, 0.02) == [
+        "accuracy_t2 is 75.00 %, accepted was 77.50 %: 2.50 points less, more than the 2 allowed"
+    ]
+    found = shortfalls(changed(accuracy_t2=0.6, delta=-0.1), FINAL, 0.05)
+    assert [line.split()[0] for line in found] == ["accuracy_t2", "delta"]
+    assert "-10.00 %" in found[1]
+
+
+def test_attempt_one_alone_may_fall():
+    assert shortfalls(changed(accuracy_t1=0.1), FINAL, 0.0) == []
+
+
+def test_the_table_compares_with_base_last_and_accepted():
+    rows = {row["metric"]: row for row in table(FINAL, BASE, changed(accuracy_t2=0.8), None)}
+    row = rows["right at attempt 2"]
+    assert row["this run"] == "77.50 %"
+    assert row["95 % interval"] == "71.20 % to 82.70 %"
+    assert (row["base model"], row["against base model"]) == ("47.50 %", "+30.00")
+    assert (row["run before"], row["against run before"]) == ("80.00 %", "-2.50")
+    assert (row["accepted run"], row["against accepted run"]) == ("-", "-")
+    assert "wrong → right" not in rows, "not measured"
+
+
+def test_results_of_different_names_are_kept_apart(tmp_path):
+    (tmp_path / "params.yaml").write_text("profile: gsm8k\nsmoke: false\n")
+    assert result_name(tmp_path) == "gsm8k"
+    (tmp_path / "params.yaml").write_text("profile: gsm8k\nsmoke: true\n")
+    assert result_name(tmp_path) == "gsm8k-smoke"
+    remember("gsm8k", FINAL, tmp_path)
+    assert read_last("gsm8k", tmp_path) == FINAL
+    assert read_last("gsm8k-smoke", tmp_path) is None
+    assert read_accepted("gsm8k", tmp_path) is None
+    (tmp_path / "params.yaml").write_text("smoke: [\n")
+    with pytest.raises(UserError, match=r"params.yaml: cannot be read"):
+        result_name(tmp_path)
+
+
+def test_only_a_result_of_what_the_files_say_now_is_accepted(tmp_path):
+    root = make_pipeline(tmp_path / "pipeline")
+    (root / "dvc.yaml").write_text(
+        "stages:\n  evaluate_final:\n    cmd: mkdir -p metrics && cp made.json metrics/final.json\n"
+        "    deps: [made.json]\n    metrics: [metrics/final.json]\n"
+    )
+    (root / "params.yaml").write_text("profile: default\n")
+    (root / "made.json").write_text(json.dumps(FINAL))
+    with pytest.raises(UserError, match=r"metrics/final\.json: not what params.yaml and the code give now"):
+        accept(root)
+    dvc(root, "repro", "-q")
+    assert accept(root) == root / "accepted" / "default.json"
+    assert read_accepted("default", root) == FINAL
+    (root / "made.json").write_text(json.dumps(BASE))
+    with pytest.raises(UserError, match=r"changed: inputs made\.json"):
+        accept(root)
+
+
+def test_percent_rounds_for_people():
+    assert percent(0.77499) == "77.50 %"
