@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -149,28 +148,27 @@ class _Saving(TrainerCallback):
     ) -> None:
         """Checks the disk: by a save where there is none yet, and for room."""
         began = time.monotonic()
-        size = self._size_by_trying() if state.global_step == 0 else size_of(self._path(state))
+        folder, to_come = self.checkpoints.path(state.global_step), 0
+        if state.global_step == 0:
+            folder, to_come = self.checkpoints.unfinished, self._try()
         if state.is_world_process_zero:
+            size = size_of(folder) + to_come
             self.checkpoints.clear()
             self.checkpoints.check_space(size)
         self.saved(began)
 
-    def _path(self, state: TrainerState) -> Path:
-        return self.checkpoints.path(state.global_step)
-
-    def _size_by_trying(self) -> int:
-        """Bytes of a checkpoint in training, by writing one that is not kept."""
+    def _try(self) -> int:
+        """Writes a checkpoint that is not kept; returns by how many bytes those in training are larger."""
         optimizer: Any = self.trainer.optimizer
         untouched = not optimizer.state
         self.trainer.write_checkpoint()
-        size = size_of(self.checkpoints.unfinished)
-        if untouched:
-            # Two numbers a trained parameter are still to come. Where saving a sharded optimiser has made
-            # them it has counted that as a step.
-            optimizer.state.clear()
-            trained = [p for group in optimizer.param_groups for p in group["params"]]
-            size += 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)
-        return size
+        if not untouched:
+            return 0
+        # Two numbers a trained parameter are still to come. Where saving a sharded optimiser has made them
+        # it has counted that as a step.
+        optimizer.state.clear()
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        return 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
