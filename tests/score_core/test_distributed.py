@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from score_core import logprobs
 from score_core.schema import Launch
+from tasks.command_line import end_with_parent
 from tasks.launch import command
 from tests.rank import KINDS, train
 
@@ -48,7 +49,8 @@ def together(run: Path, work: Path, strategy: str) -> str:
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
+        preexec_fn=end_with_parent,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stderr
