@@ -223,7 +223,7 @@ def test_the_processes_end_with_the_stage(workplace: Path, number: signal.Signal
     names = [child for child in children if child.cmdline()[-6:-4] == ["-m", "tasks.train_stage1"]]
     assert len(names) == 2, "trainers are to be seen in the process list by their stage"
     process.send_signal(number)
-    said = finish(process, {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number], 40)
+    said = finish(process, -9 if number == signal.SIGKILL else os.EX_TEMPFAIL, 40)
     _, alive = psutil.wait_procs(children, timeout=40)
     assert not alive
     if number != signal.SIGKILL:
