@@ -212,8 +212,8 @@ def main() -> None:
                     row["identical"] = "yes" if clone.hashes(stage) == expected else "NO"
                     rows.append(row)
                     print(row, flush=True)
+                    pd.DataFrame(rows).to_csv(TABLE, index=False)
     table = pd.DataFrame(rows)
-    table.to_csv(TABLE, index=False)
     print(markdown(table))
     wrong = table[(table.identical != "yes") | (table.orphans > 0) | (table.leftovers > 0)]
     print(f"{len(table)} trials, {len(wrong)} not as they have to be")
