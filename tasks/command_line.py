@@ -24,7 +24,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,7 @@ def run_stage(
         manifest = RUNS / stage / "manifest.json"
         for output in (*outputs, manifest) if _is_first() else ():
             check_writable(output)
-        # Whoever starts others, on this machine or on all, holds the place for them.
-        placed = ENDING in os.environ or (launched is not None and runtime.launch.through is not None)
-        with nullcontext() if placed else alone(stage, RUNS / stage, accelerated=launched is not None):
+        with _alone(stage, runtime, accelerated=launched is not None):
             if launched is not None:
                 files = ["--params", str(arguments.params), "--runtime", str(arguments.runtime)]
                 runtime = launched(stage, files, config, runtime)
@@ -113,6 +111,15 @@ def run_stage(
             "what it said stands above or in its machine's log; the same command, on every machine, "
             f"starts it again ({' '.join(str(error).split())[:200]})",
         )
+
+
+def _alone(stage: str, runtime: Runtime, accelerated: bool) -> AbstractContextManager[None]:
+    """The locks of a stage; those of many processes are held by what has started them on the machine."""
+    if ENDING in os.environ or (accelerated and runtime.launch.through is not None):
+        return nullcontext()
+    # Machines that run a stage together may share the checkout, and the first one's lock is enough.
+    together = accelerated and runtime.launch.machine_rank > 0
+    return alone(stage, None if together else RUNS / stage, accelerated)
 
 
 def _end(code: int, message: str | None = None) -> None:

@@ -22,16 +22,19 @@ MACHINE = Path("/tmp") / f"score-locks-{os.getuid()}"
 
 
 @contextmanager
-def alone(stage: str, folder: Path, accelerated: bool) -> Iterator[None]:
+def alone(stage: str, folder: Path | None, accelerated: bool) -> Iterator[None]:
     """Waits until no other process runs `stage` in this checkout or, if `accelerated`, uses its accelerators.
 
     Args:
-        folder: the stage's own in this checkout.
+        folder: the stage's own in this checkout; None leaves the checkout out.
         accelerated: whether the stage uses accelerators where there are some.
     """
     devices = accelerators() if accelerated else []
     # The checkout's first and the machine's in order, so that no two processes wait for each other.
-    files = [folder / "lock", *(MACHINE / f"{device}.lock" for device in sorted(devices))]
+    files = [
+        *([folder / "lock"] if folder else []),
+        *(MACHINE / f"{device}.lock" for device in sorted(devices)),
+    ]
     with ExitStack() as held:
         for file in files:
             held.enter_context(_held(file, stage))

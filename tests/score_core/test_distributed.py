@@ -1,10 +1,14 @@
 """One process against two, under every strategy: the same losses, parameters and answers."""
 
 import os
+import re
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -34,10 +38,10 @@ def alone(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-def together(run: Path, work: Path, strategy: str) -> str:
-    """Trains with two processes; returns what they said."""
+def start(run: Path, work: Path, strategy: str) -> subprocess.Popen[str]:
+    """Training with two processes."""
     line = command("tests.rank", [str(run), str(work)], Launch(strategy=strategy, processes=2))
-    done = subprocess.run(
+    return subprocess.Popen(
         line,
         cwd=ROOT,
         env={
@@ -47,13 +51,34 @@ def together(run: Path, work: Path, strategy: str) -> str:
             "OMP_NUM_THREADS": "1",
             **({"ACCELERATE_TORCH_DEVICE": "cpu"} if strategy == "fsdp2" else {}),
         },
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=600,
         preexec_fn=end_with_parent,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stderr
+
+
+def together(run: Path, work: Path, strategy: str) -> str:
+    """Trains with two processes; returns what they said."""
+    process = start(run, work, strategy)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    return said
+
+
+def stop(run: Path, work: Path, strategy: str, log: Path) -> None:
+    """The same, with one of the processes told to stop after two steps."""
+    process = start(run, work, strategy)
+    said: list[str] = []
+    reading = threading.Thread(target=lambda: said.append(process.stderr.read()))
+    reading.start()
+    while not (log.exists() and '"step": 2,' in log.read_text()):
+        assert process.poll() is None, said
+        time.sleep(0.01)
+    psutil.Process(process.pid).children()[1].terminate()
+    assert process.wait(timeout=600) != 0
+    reading.join()
+    assert re.search(r"Stopped: stopped and saved at step [2-4] of 5", said[0]), said[0]
 
 
 @pytest.mark.slow
@@ -65,14 +90,32 @@ def test_two_processes_do_what_one_does(small_run: Path, alone: Path, tmp_path: 
         one, two = (pd.read_parquet(work / "table.parquet") for work in (alone, tmp_path))
         # Batches are whole ones, so texts are equal even where two tokens are nearly as likely.
         pd.testing.assert_frame_equal(two, one)
+    compare(tmp_path, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_go_on_where_one_of_them_was_told_to_stop(
+    small_run: Path, alone: Path, tmp_path: Path, strategy: str
+) -> None:
+    for kind in KINDS:
+        stop(small_run, tmp_path, strategy, tmp_path / "work" / kind / "log.jsonl")
+        assert not (tmp_path / kind).exists()
+    said = together(small_run, tmp_path, strategy)
+    assert re.search(r"resumed from step [2-4]\n", said)
+    compare(tmp_path, alone)
+
+
+def compare(work: Path, alone: Path) -> None:
+    """Models and curves of two processes with those of one."""
     for kind in KINDS:
         for name in ("curve", "validation"):
-            one, two = (pd.read_csv(work / "metrics" / f"{kind}_{name}.csv") for work in (alone, tmp_path))
+            one, two = (pd.read_csv(folder / "metrics" / f"{kind}_{name}.csv") for folder in (alone, work))
             pd.testing.assert_frame_equal(two, one, rtol=1e-4, atol=1e-6)
-        assert {path.name for path in (tmp_path / kind).iterdir()} == {
+        assert {path.name for path in (work / kind).iterdir()} == {
             path.name for path in (alone / kind).iterdir()
         }
-        one, two = (load_file(next((work / kind).glob("*.safetensors"))) for work in (alone, tmp_path))
+        one, two = (load_file(next((folder / kind).glob("*.safetensors"))) for folder in (alone, work))
         assert one.keys() == two.keys()
         for name, expected in one.items():
             assert two[name].dtype == expected.dtype
