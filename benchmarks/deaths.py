@@ -165,8 +165,11 @@ def die(place: Place, name: str, act: Callable[[Place, dict], None]) -> list[str
     assert until(lambda: training(place)), f"{name}: no training\n{place.serving().logs(run)}"
     time.sleep(random.uniform(0, 3))
     act(place, run)
+    died = time.monotonic()
     time.sleep(SECONDS_TO_DIE)
     orphans = len(place.trainers())
+    assert until(lambda: not place.trainers()), f"{name}: {place.trainers()} go on training"
+    gone = time.monotonic() - died
     assert not place.results().keys() >= place.expected.keys(), "it was over before it was killed"
 
     if name.endswith(ENDS_SERVING):
@@ -182,7 +185,7 @@ def die(place: Place, name: str, act: Callable[[Place, dict], None]) -> list[str
     return [
         name,
         state(place, run)["name"],
-        str(orphans),
+        str(orphans) + (f", none after {gone:.0f} s" if orphans else ""),
         resumed if ended and last == "Completed" else f"no: {last}",
         "yes" if same else "no",
     ]
