@@ -124,6 +124,7 @@ DEATHS: dict[str, Callable[[Place, dict], None]] = {
     "SIGKILL of the worker": kill(signal.SIGKILL, "prefect worker start"),
     "SIGKILL of the server": kill(signal.SIGKILL, "prefect server start"),
 }
+ENDS_SERVING = ("worker", "server")  # `make serve` ends with either of them, and is started again
 
 
 def start(place: Place) -> dict:
@@ -168,6 +169,10 @@ def die(place: Place, name: str, act: Callable[[Place, dict], None]) -> list[str
     orphans = len(place.trainers())
     assert not place.results().keys() >= place.expected.keys(), "it was over before it was killed"
 
+    if name.endswith(ENDS_SERVING):
+        assert place.server
+        place.server.process.wait(WAIT)
+    assert until(lambda: not place.processes("prefect.engine")), f"{name}: the run's process has not ended"
     again = start(place)
     ended = until(lambda: state(place, again)["type"] in FINAL)
     last = state(place, again)["name"]

@@ -21,8 +21,8 @@ def show_stages(name: str, outcomes: Sequence[Outcome]) -> None:
         {
             "stage": outcome.stage,
             "state": outcome.state,
-            "reason": outcome.why,
             "seconds": f"{outcome.seconds:.1f}",
+            "reason": outcome.why,
         }
         for outcome in outcomes
     ]
@@ -36,7 +36,7 @@ def show_metrics(
     create_table_artifact(
         table(final, base, last, accepted),
         key=_key("metrics", name),
-        description=f"{final['n']} test problems, profile {name}; differences in points",
+        description=f"{final['n']} test problems, profile {name}; in brackets the difference in points",
     )
 
 

@@ -31,7 +31,7 @@ SHOWN = {
     "delta_c_to_i": "right → wrong",
 }
 
-NOTHING = "-"
+NOTHING = "none"
 
 Metrics = dict[str, Any]
 
@@ -110,18 +110,21 @@ def shortfalls(final: Metrics, accepted: Metrics, max_drop: float) -> list[str]:
 def table(
     final: Metrics, base: Metrics, last: Metrics | None, accepted: Metrics | None
 ) -> list[dict[str, str]]:
-    """One row a metric; percent, and differences in points. A dash where there is nothing to compare with."""
+    """One row a metric, in percent; in brackets how many points this run is above the other."""
+    others = {"base model": base, "run before": last, "accepted run": accepted}
     rows = []
     for key, label in SHOWN.items():
         if key not in final:
             continue
-        row = {"metric": label, "this run": percent(final[key])}
         low, high = final["ci95"].get(key, (None, None))
-        row["95 % interval"] = NOTHING if low is None else f"{percent(low)} to {percent(high)}"
-        for name, other in {"base model": base, "run before": last, "accepted run": accepted}.items():
+        row = {
+            "metric": label,
+            "this run": percent(final[key]),
+            "95 % interval": NOTHING if low is None else f"{percent(low)} to {percent(high)}",
+        }
+        for name, other in others.items():
             value = (other or {}).get(key)
-            row[name] = NOTHING if value is None else percent(value)
-            row[f"against {name}"] = NOTHING if value is None else f"{100 * (final[key] - value):+.2f}"
+            row[name] = NOTHING if value is None else f"{percent(value)} ({100 * (final[key] - value):+.2f})"
         rows.append(row)
     return rows
 

@@ -70,6 +70,7 @@ def serve(host: str, port: int, root: Path = ROOT, prefect_file: str = "prefect.
         environment[REPORTS_URL] = reports
         start("server", "server", "start", "--host", host, "--port", str(port))
         _wait_until_up(children, f"{page}/api/health")
+        _bury(f"{page}/api")
         _prefect(environment, root, "work-pool", "create", POOL, "--type", "process", may_fail=True)
         _prefect(environment, root, "--no-prompt", "deploy", "--all", "--prefect-file", prefect_file)
         start("worker", "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1")
@@ -94,6 +95,23 @@ def _wait_until_up(children: dict[str, subprocess.Popen], address: str) -> None:
                 return
         time.sleep(0.5)
     raise EndedError(f"the server did not answer at {address} for {START_SECONDS} s")
+
+
+def _bury(api: str) -> None:
+    """Marks as crashed what the page takes for running, and nothing runs yet: its worker was killed.
+
+    Such a run would keep its deployment's only slot, and no other would start.
+    """
+    wanted = {
+        "flow_runs": {
+            "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}},
+            "deployment_id": {"is_null_": False},
+        }
+    }
+    crashed = {"state": {"type": "CRASHED", "message": "Its worker was killed; run it again to resume."}}
+    with httpx.Client(base_url=api, timeout=60) as client:
+        for run in client.post("flow_runs/filter", json=wanted).raise_for_status().json():
+            client.post(f"flow_runs/{run['id']}/set_state", json=crashed).raise_for_status()
 
 
 def _prefect(environment: dict[str, str], root: Path, *arguments: str, may_fail: bool = False) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from flows.dag import ROOT, Stage, reason
 USER_MISTAKE = 2  # the exit code of `python -m tasks.<stage>` for what only a person can mend
 REFUSED = "Refused"  # the name of the state that it leads to; its type is Failed
 RETRY_DELAY = 10  # seconds
+LAST_WORDS = 60  # seconds
 ERROR = re.compile(r"(ERROR|error|Traceback)\b|.* ERROR ")
 # DVC's advice to who sits at a terminal.
 ADVICE = re.compile(r"To track the changes|\s*git add |To enable auto staging|\s*dvc config |Use `dvc push`")
@@ -82,13 +84,20 @@ def _stage(stage: str, command: str, force: bool, root: str) -> State:
         if not ADVICE.match(line):
             logger.log(_level(line), "%s", line)
 
-    ended = run(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
-        + (["--force"] if force else []),
-        emit=log,
-        environment=child_environment(),
-        folder=Path(root),
-    )
+    command_line = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    try:
+        ended = run(
+            command_line + (["--force"] if force else []),
+            emit=log,
+            environment=child_environment(),
+            folder=Path(root),
+        )
+    except Exception:
+        raise
+    except BaseException:
+        # Stopped. Prefect tells its server of that, and waits without end for one that has gone.
+        signal.alarm(LAST_WORDS)
+        raise
     if ended.code != 0:
         failed = failure(stage, command, ended.code, ended.tail)
         logger.error("%s", failed.message)
