@@ -7,6 +7,7 @@ saved by the clock and when told to stop, and carry what a subclass computes fro
 Processes act alike: the first one's clock, and a signal to any of them, count for all.
 """
 
+import errno
 import logging
 import time
 from collections.abc import Iterator
@@ -71,8 +72,13 @@ class ResumableTrainer(Trainer):
         if step is not None:
             log.info("resumed from step %d", step)
             self.args.eval_on_start = False
-        with self.stop.instead_of_ending():
-            self.train(None if step is None else str(self.checkpoints.path(step)))
+        try:
+            with self.stop.instead_of_ending():
+                self.train(None if step is None else str(self.checkpoints.path(step)))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise self._failure("the log", error) from error
         if any(self.any_process(self.stop.asked)):
             raise Stopped(f"stopped and saved at step {self.state.global_step} of {self.args.max_steps}")
 
@@ -119,15 +125,18 @@ class ResumableTrainer(Trainer):
             # torch reports files that it cannot write as RuntimeError, with the place in its sources.
             if isinstance(error, RuntimeError) and "inline_container" not in str(error):
                 raise
-            self.checkpoints.clear()
-            last = self.checkpoints.newest()
-            kept = "none was written before" if last is None else f"that of step {last} is intact"
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"{self.checkpoints.folder}: the checkpoint of step {self.state.global_step} cannot be "
-                f"written ({reason}); {kept}; free some space, or mend the folder's permissions, and run the "
-                "same command again."
-            ) from error
+            raise self._failure("the checkpoint", error) from error
+
+    def _failure(self, what: str, error: Exception) -> UserError:
+        self.checkpoints.clear()
+        last = self.checkpoints.newest()
+        kept = "none was written before" if last is None else f"that of step {last} is intact"
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return UserError(
+            f"{self.checkpoints.folder}: {what} of step {self.state.global_step} cannot be written "
+            f"({reason}); of the checkpoints {kept}; free some space, or mend the folder's permissions, and "
+            "run the same command again."
+        )
 
 
 class _Saving(TrainerCallback):

@@ -125,7 +125,7 @@ def test_resumed_equals_uninterrupted(
     assert not (tmp_path / "resumed").exists() and not list((tmp_path / "metrics").glob("resumed*"))
     with caplog.at_level(logging.INFO):
         run("resumed")
-    assert re.search(r"resumed from step [3-7]\b", caplog.text)
+    assert re.search(r"resumed from step [3-8]\b", caplog.text)
     same(tmp_path)
 
 
@@ -296,7 +296,7 @@ def test_too_little_space_is_said_before_training(
 def test_a_full_disk_leaves_the_last_checkpoint_and_no_output(
     small_run: Path, tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = small_config(stage2={"steps": 40})
+    config = small_config(stage2={"steps": 60})
     train_stage2(config, OFTEN, folders(small_run, tmp_path, "whole"), small_run / "base")
     target = on_disk(small_run, tmp_path, small_disk, "resumed")
 
@@ -318,3 +318,29 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_no_output(
         train_stage2(config, OFTEN, target, small_run / "base")
     assert f"resumed from step {step}" in caplog.text
     assert written(tmp_path, "whole") == written(tmp_path, "resumed")
+
+
+def test_a_disk_that_is_too_full_for_the_log_is_said_too(
+    small_run: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    config = small_config(stage2={"steps": 60})
+    target = on_disk(small_run, tmp_path, small_disk, "stage2")
+    over = threading.Event()
+
+    def fill_when_training() -> None:
+        log = target.work / "log.jsonl"
+        while not over.wait(0.001) and not (log.exists() and '"step": 1,' in log.read_text()):
+            pass
+        fill(small_disk, 0)
+
+    filling = threading.Thread(target=fill_when_training)
+    filling.start()
+    try:
+        with pytest.raises(
+            UserError, match=r"the log of step \d+ cannot be written .*none was written before"
+        ):
+            train_stage2(config, RUNTIME, target, small_run / "base")
+    finally:
+        over.set()
+        filling.join()
+    assert not target.output.exists()
