@@ -146,13 +146,15 @@ def _in_words(stage: PipelineStage, status: list[Any]) -> str:
         for path, change in entry.get("changed deps", {}).items():
             if isinstance(change, dict):
                 found.setdefault("parameters", []).extend(_parameters(stage) or change)
+            elif change == "deleted":
+                gone.append(path)
             else:
                 found.setdefault("code" if path.endswith(".py") else "inputs", []).append(path)
         for path, change in entry.get("changed outs", {}).items():
-            if change == "deleted":
-                gone.append(path)
-            else:
+            if change == "modified":
                 found.setdefault("outputs, by another hand:", []).append(path)
+            else:  # deleted or, as in a fresh clone, not in cache
+                gone.append(path)
     changed = [f"{kind} {_some(names)}".strip() for kind, names in found.items()]
     said = [f"changed: {'; '.join(changed)}"] if changed else []
     return "; ".join(said + ([f"not there: {_some(gone)}"] if gone else []))

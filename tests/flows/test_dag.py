@@ -94,6 +94,14 @@ def test_a_file_overwritten_by_hand_is_told_apart_from_a_changed_input(pipeline)
     assert reason("b", pipeline) == "changed: outputs, by another hand: b.txt"
 
 
+def test_in_a_fresh_clone_all_but_the_lock_file_is_missing(done, tmp_path):
+    clone = make_pipeline(tmp_path / "clone")
+    shutil.copy(done / "dvc.lock", clone)
+    assert reason("b", clone) == "not there: a.txt, b.txt"
+    set_word(clone, "two")
+    assert reason("b", clone) == "changed: parameters b.word one → two; not there: a.txt, b.txt"
+
+
 def test_before_the_first_run_and_when_forced(tmp_path, done):
     fresh = make_pipeline(tmp_path / "fresh")
     assert reason("a", fresh) == NEVER
