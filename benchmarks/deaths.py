@@ -4,7 +4,7 @@
     .venv/bin/python -m benchmarks.deaths "cancelled" "SIGKILL of dvc"
 
 In a clone of the checkout, with a server, a worker and deployments of its own on loopback, and a Stage I of
-some seconds. The killed run is followed by another of the same deployment; its model and metrics are
+half a minute. The killed run is followed by another of the same deployment; its model and metrics are
 compared, file by file, with those of `dvc repro` undisturbed. Prints the table as markdown.
 """
 
@@ -30,9 +30,9 @@ OVERRIDES = [
     "data.digits=2",
     "data.sizes={train: 2000, validation: 64, test: 64}",
     "model.steps=100",
-    "stage1.steps=60",
+    "stage1.steps=300",
     "stage1.prompts_per_step=8",
-    "stage1.validate_every=20",
+    "stage1.validate_every=100",
     "stage1.validation_problems=64",
 ]
 WAIT = 300.0  # seconds until something that has to happen counts as not happening

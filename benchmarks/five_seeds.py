@@ -24,7 +24,7 @@ from score_core.evaluation import evaluate
 from score_core.files import replacing
 from score_core.metrics import summarise
 from score_core.problems import read_problems, write_problems
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 from score_core.splits import prepare
 from score_core.training import Folders, train_stage1, train_stage2
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from score_core.errors import UserError
 from score_core.files import remove
 from score_core.fingerprint import tree_digests
-from score_core.schema import Checkpointing
+from score_core.runtime import Checkpointing
 
 log = logging.getLogger(__name__)
 

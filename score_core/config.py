@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from score_core.errors import UserError
+from score_core.runtime import Runtime
 from score_core.schema import (
     AdditionData,
     AdditionModel,
@@ -29,7 +30,6 @@ from score_core.schema import (
     Model,
     Report,
     Reward,
-    Runtime,
     Section,
     Sizes,
     Stage,

@@ -19,7 +19,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from score_core.config import Config
 from score_core.errors import UserError
-from score_core.schema import Launch
+from score_core.runtime import Launch
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")

@@ -17,7 +17,8 @@ from score_core.models import context_limit, end_token_ids, load_model, load_tok
 from score_core.problems import Problem
 from score_core.rewards import Judge
 from score_core.rollout import Rollout, roll_out
-from score_core.schema import Evaluation, Runtime
+from score_core.runtime import Runtime
+from score_core.schema import Evaluation
 from score_core.seeding import stream
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from score_core.config import Config
 from score_core.import_closure import closure
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 # What computes, and what a checkpoint's files are written by.

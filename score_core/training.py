@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
-    PreTrainedModel,
     PrinterCallback,
     TrainerCallback,
     TrainerControl,
@@ -17,27 +15,27 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from score_core.arguments import training_arguments
 from score_core.beta2 import Beta2Controller
 from score_core.checkpoints import Checkpoints, prune_runs
 from score_core.config import Config
 from score_core.conversation import Conversation
-from score_core.distributed import confirm, everyones, rank, trainer_settings
+from score_core.distributed import confirm, everyones, rank
 from score_core.errors import UserError
 from score_core.files import remove, write_json
 from score_core.fingerprint import fingerprint
 from score_core.models import (
-    ADAPTER_CONFIG,
     context_limit,
     end_token_ids,
-    load_model,
     load_tokenizer,
 )
 from score_core.objective import Objective, stage_one, stage_two
+from score_core.policy import load_policy, load_reference
 from score_core.problems import Problem, read_problems
 from score_core.rewards import Judge
-from score_core.schema import Runtime, Stage
+from score_core.runtime import Runtime
+from score_core.schema import Stage
 from score_core.seeding import derive_seed
 from score_core.tracking import STEP, VALIDATION, Progress, Recorder
 from score_core.trainer import SCoReTrainer
@@ -233,50 +231,6 @@ def summary_of(recorder: Recorder, kept: int) -> dict[str, Any]:
     }
 
 
-def load_policy(config: Config, start: Path, base: Path, device: torch.device) -> PreTrainedModel | PeftModel:
-    """The model to train: whole, or the base model with the adapter of `start` or a new one.
-
-    Args:
-        device: where packed weights go; others are moved there when they are shared out.
-    """
-    if config.lora is None:
-        return load_model(start, config.dtype)
-    model = _load_frozen(config, base, device)
-    # ZeRO-3 cannot hold an adapter in another dtype than the weights it sits on.
-    widen = not is_deepspeed_zero3_enabled()
-    if (start / ADAPTER_CONFIG).exists():
-        return PeftModel.from_pretrained(model, start, is_trainable=True, autocast_adapter_dtype=widen)
-    targets = config.lora.targets
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=config.lora.rank,
-            lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            task_type="CAUSAL_LM",
-        ),
-        autocast_adapter_dtype=widen,
-    )
-
-
-def load_reference(
-    config: Config, stage: Stage, objective: Objective, folder: Path, device: torch.device
-) -> PreTrainedModel | None:
-    """A frozen pi_ref; None where nobody needs one, or the policy without its adapter is it."""
-    needed = any(objective.kl_weight) or stage.offline_first_attempts > 0
-    # A folder with an adapter is the model of an earlier phase, not the base model.
-    if not needed or (config.lora is not None and not (folder / ADAPTER_CONFIG).exists()):
-        return None
-    return _load_frozen(config, folder, device).requires_grad_(False)
-
-
-def _load_frozen(config: Config, folder: Path, device: torch.device) -> PreTrainedModel:
-    if config.quantize is None:
-        return load_model(folder, config.dtype)
-    return load_model(folder, config.dtype, device, quantize=config.quantize)
-
-
 def fitting(problems: list[Problem], conversation: Conversation) -> list[Problem]:
     """The problems whose prompt is short enough; the others are left out, and counted aloud.
 
@@ -302,51 +256,6 @@ def fitting(problems: list[Problem], conversation: Conversation) -> list[Problem
             f"{conversation.settings.max_prompt_tokens} tokens; raise it."
         )
     return kept
-
-
-def micro_batches(stage: Stage, runtime: Runtime, processes: int = 1) -> int:
-    """Into how many micro-batches of whole problems a process cuts its share: the fewest that fit."""
-    problems = stage.prompts_per_step // processes
-    for count in range(1, problems + 1):
-        size = problems // count * stage.samples_per_prompt
-        if problems % count == 0 and size <= runtime.micro_batch_size:
-            return count
-    return problems
-
-
-def training_arguments(
-    stage: Stage, config: Config, runtime: Runtime, work: Path, name: str
-) -> TrainingArguments:
-    """The Trainer's own settings, which are the stage's in other words."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # of the launcher, which no Trainer has read yet
-    count = micro_batches(stage, runtime, processes)
-    return TrainingArguments(
-        output_dir=str(work),
-        run_name=f"{config.profile}-{name}",
-        max_steps=stage.steps,
-        per_device_train_batch_size=stage.prompts_per_step // processes // count,
-        gradient_accumulation_steps=count,
-        train_sampling_strategy="sequential",
-        learning_rate=stage.learning_rate,
-        optim="adamw_torch",
-        adam_beta1=stage.adam_betas[0],
-        adam_beta2=stage.adam_betas[1],
-        weight_decay=stage.weight_decay,
-        max_grad_norm=stage.max_grad_norm,
-        seed=derive_seed(config.seed, name, "trainer") % 2**32,
-        eval_strategy="steps",
-        eval_steps=stage.validate_every,
-        eval_on_start=True,
-        save_strategy="no",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,  # batches are a few numbers
-        remove_unused_columns=False,
-        report_to=[] if runtime.tracker == "none" else [runtime.tracker],
-        log_level="warning",
-        **trainer_settings(runtime.launch),
-    )
 
 
 class Best(TrainerCallback):

@@ -32,7 +32,7 @@ from typing import Any
 from score_core.config import Config, load_config, load_runtime
 from score_core.errors import Stopped, UserError
 from score_core.files import check_writable, write_json
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 from tasks.lock import alone
 
 log = logging.getLogger(__name__)

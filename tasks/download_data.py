@@ -10,7 +10,7 @@ from pathlib import Path
 
 from score_core.config import Config
 from score_core.files import replacing, write_json
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 
 PREPARED = Path("data/prepared")
 OUTPUTS = (PREPARED,)

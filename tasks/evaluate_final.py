@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from score_core.config import Config
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 from tasks.command_line import run_stage
 from tasks.evaluation import evaluate_model, outputs
 from tasks.launch import launched

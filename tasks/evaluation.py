@@ -6,7 +6,7 @@ from pathlib import Path
 from score_core.config import Config
 from score_core.files import replacing, write_json
 from score_core.problems import read_problems
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 
 DATA = Path("data/prepared")
 

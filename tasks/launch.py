@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from score_core.config import LAUNCH_PREFIX, Config
-from score_core.schema import Launch, Runtime
+from score_core.runtime import Launch, Runtime
 from tasks.command_line import ENDING, end_with_parent
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from score_core.config import Config
 from score_core.files import replacing
-from score_core.schema import AdditionData, AdditionModel, HubModel, LocalModel, Runtime
+from score_core.runtime import Runtime
+from score_core.schema import AdditionData, AdditionModel, HubModel, LocalModel
 
 BASE = Path("models/base")
 OUTPUTS = (BASE,)

@@ -7,7 +7,7 @@ reports/model_card.md.
 from pathlib import Path
 
 from score_core.config import Config
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 from tasks.command_line import run_stage
 
 OUTPUTS = (Path("reports/index.html"), Path("reports/model_card.md"))

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from score_core.config import Config
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 from tasks.command_line import RUNS, run_stage
 from tasks.launch import launched
 

@@ -16,7 +16,7 @@ from score_core import logprobs
 from score_core.distributed import rank
 from score_core.evaluation import evaluate
 from score_core.problems import read_problems
-from score_core.schema import Launch
+from score_core.runtime import Launch
 from score_core.training import train_stage2
 from tests.small_run import RUNTIME, folders, small_config
 

@@ -7,7 +7,7 @@ from score_core.addition import make_problems
 from score_core.addition_model import build
 from score_core.config import Config
 from score_core.problems import write_problems
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 from score_core.training import Folders
 from tests.configs import config
 

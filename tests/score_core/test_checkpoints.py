@@ -12,7 +12,7 @@ from score_core.checkpoints import Checkpoints, prune_runs
 from score_core.errors import UserError
 from score_core.files import remove
 from score_core.fingerprint import fingerprint
-from score_core.schema import Checkpointing
+from score_core.runtime import Checkpointing
 from tests.small_run import RUNTIME, small_config
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from score_core import logprobs
-from score_core.schema import Launch
+from score_core.runtime import Launch
 from tasks.command_line import end_with_parent
 from tasks.launch import command
 from tests.rank import KINDS, train

@@ -18,7 +18,7 @@ import pytest
 from score_core.checkpoints import Checkpoints
 from score_core.errors import Stopped, UserError
 from score_core.objective import stage_two
-from score_core.schema import Checkpointing
+from score_core.runtime import Checkpointing
 from score_core.training import Folders, run_folder, train, train_stage1, train_stage2
 from tests.small_run import RUNTIME, folders, small_config
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from score_core.arguments import training_arguments
 from score_core.checkpoints import Checkpoints
 from score_core.conversation import Conversation
 from score_core.models import end_token_ids, load_model, load_tokenizer
 from score_core.objective import Objective, stage_one, stage_two
 from score_core.problems import read_problems
 from score_core.rewards import Judge
-from score_core.schema import Runtime, Stage
+from score_core.runtime import Runtime
+from score_core.schema import Stage
 from score_core.trainer import SCoReTrainer
-from score_core.training import training_arguments
 from tests.small_run import RUNTIME, small_config
 
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from score_core.arguments import micro_batches
 from score_core.evaluation import evaluate
 from score_core.files import replacing
 from score_core.models import load_model, load_tokenizer
 from score_core.problems import read_problems
-from score_core.training import micro_batches, train_stage1, train_stage2
+from score_core.training import train_stage1, train_stage2
 from tests.small_run import RUNTIME, folders, small_config
 
 

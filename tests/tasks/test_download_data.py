@@ -9,7 +9,7 @@ import pytest
 from score_core.errors import UserError
 from score_core.problems import read_problems
 from score_core.rewards import Judge
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 from tasks import download_data
 from tests.configs import config
 

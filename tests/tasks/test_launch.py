@@ -18,7 +18,7 @@ import yaml
 from score_core.config import load_runtime
 from score_core.distributed import check_launch, confirm, join, resolve
 from score_core.errors import UserError
-from score_core.schema import Launch
+from score_core.runtime import Launch
 from tasks.launch import command
 from tests.configs import config
 from tests.small_run import small_config

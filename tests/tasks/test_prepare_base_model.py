@@ -7,7 +7,7 @@ import pytest
 from score_core import tiny_model
 from score_core.errors import UserError
 from score_core.models import load_model, load_tokenizer
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 from tasks import prepare_base_model
 from tests.configs import config
 

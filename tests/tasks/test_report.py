@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from score_core.errors import UserError
-from score_core.schema import Runtime
+from score_core.runtime import Runtime
 from tasks.report import run
 from tests.run_files import config, write_run
 

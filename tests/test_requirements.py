@@ -1,0 +1,36 @@
+"""requirements.txt pins what the code imports."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OWN = {"flows", "tasks", "score_core", "tests", "benchmarks"}
+
+
+def imported() -> set[str]:
+    """The first part of every module that our files name in an import."""
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = set()
+    for name in listed.stdout.split():
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
+                found.add(node.module.split(".")[0])
+    return found - OWN - sys.stdlib_module_names
+
+
+def test_every_package_that_is_imported_is_pinned():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = {re.split("==", line)[0].lower() for line in lines if "==" in line}
+    distributions = packages_distributions()
+    missing = {
+        module
+        for module in imported()
+        if not pinned & {name.lower() for name in distributions.get(module, [module])}
+    }
+    assert not missing
