@@ -24,46 +24,62 @@ from score_core.seeding import stream
 log = logging.getLogger(__name__)
 
 
-def evaluate(folder: Path, problems: Sequence[Problem], config: Config, runtime: Runtime) -> pd.DataFrame:
-    """Evaluates the model in a folder.
+class Evaluator:
+    """A model, loaded from a folder, and all that it takes to have it answer problems.
 
     Args:
         folder: a transformers model folder, or an adapter's.
-        problems: what to answer; an empty gold answer is never matched.
-
-    Returns:
-        One row a problem: `id`, `problem`, `answer`, and for each attempt t `text_t`, `extracted_t`
-        (null where unparsable), `correct_t`, `reward_t`, `tokens_t`, `truncated_t`.
 
     Raises:
-        UserError: the folder is no usable model, or a problem does not fit its context.
+        UserError: the folder is no usable model, or has too short a context for all attempts.
     """
-    tokenizer = load_tokenizer(folder)
-    state = join()
-    confirm(state, runtime.launch)
-    torch.set_num_threads(runtime.threads)
-    model = load_model(folder, config.dtype, state.device, quantize=config.quantize)
-    conversation = Conversation(
-        config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
-    )
-    conversation.check_fits(config.evaluation.attempts, context_limit(model))
-    judge = Judge(config.reward)
-    with tqdm(
-        total=len(problems),
-        desc=f"evaluate {folder}",
-        unit="problem",
-        mininterval=1,
-        disable=not state.is_main_process,
-    ) as bar:
-        return attempt_all(
-            model,
-            conversation,
-            judge,
-            problems,
-            config.evaluation,
-            config.seed,
-            progress=lambda done: bar.update(min(done * world(), len(problems) - bar.n)),
-        )
+
+    def __init__(self, folder: Path, config: Config, runtime: Runtime) -> None:
+        self.folder, self.config = folder, config
+        tokenizer = load_tokenizer(folder)
+        self.state = join()
+        confirm(self.state, runtime.launch)
+        torch.set_num_threads(runtime.threads)
+        self.model = load_model(folder, config.dtype, self.state.device, quantize=config.quantize)
+        ends = end_token_ids(tokenizer, self.model.generation_config)
+        self.conversation = Conversation(config.conversation, tokenizer, ends)
+        self.conversation.check_fits(config.evaluation.attempts, context_limit(self.model))
+        self.judge = Judge(config.reward)
+
+    def evaluate(self, problems: Sequence[Problem]) -> pd.DataFrame:
+        """Has the model answer, judges, and shows progress.
+
+        Args:
+            problems: what to answer; an empty gold answer is never matched.
+
+        Returns:
+            One row a problem: `id`, `problem`, `answer`, and for each attempt t `text_t`, `extracted_t`
+            (null where unparsable), `correct_t`, `reward_t`, `tokens_t`, `truncated_t`.
+
+        Raises:
+            UserError: a problem is longer than the configuration allows.
+        """
+        with tqdm(
+            total=len(problems),
+            desc=f"evaluate {self.folder}",
+            unit="problem",
+            mininterval=1,
+            disable=not self.state.is_main_process,
+        ) as bar:
+            return attempt_all(
+                self.model,
+                self.conversation,
+                self.judge,
+                problems,
+                self.config.evaluation,
+                self.config.seed,
+                progress=lambda done: bar.update(min(done * world(), len(problems) - bar.n)),
+            )
+
+
+def evaluate(folder: Path, problems: Sequence[Problem], config: Config, runtime: Runtime) -> pd.DataFrame:
+    """What `Evaluator(folder, ...).evaluate(problems)` returns, for a model that is needed once."""
+    return Evaluator(folder, config, runtime).evaluate(problems)
 
 
 def attempt_all(
@@ -75,7 +91,7 @@ def attempt_all(
     seed: int,
     progress: Callable[[int], object] | None = None,
 ) -> pd.DataFrame:
-    """Answers every problem once in `settings.attempts` attempts; the table of `evaluate`.
+    """Answers every problem once in `settings.attempts` attempts; the table of `Evaluator.evaluate`.
 
     Processes take turns in whole batches, so a problem has the same neighbours, and hence the same
     rounding, however many processes there are. All of them get the whole table.

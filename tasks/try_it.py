@@ -10,6 +10,7 @@ import random
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,9 +134,10 @@ def main(arguments: list[str] | None = None) -> int:
         config, runtime = load_config(given.params), load_runtime(given.runtime)
         check_models()
         os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars between the answers
-        from score_core.evaluation import evaluate  # loads torch
+        from score_core.evaluation import Evaluator  # loads torch
 
-        run(given, lambda folder, problems: evaluate(folder, problems, config, runtime))
+        loaded = cache(lambda folder: Evaluator(folder, config, runtime))
+        run(given, lambda folder, problems: loaded(folder).evaluate(problems))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

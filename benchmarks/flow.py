@@ -1,0 +1,75 @@
+"""What the Prefect flow adds to `dvc repro`, side by side: everything run, and everything up to date.
+
+    .venv/bin/python -m benchmarks.flow
+
+In a clone of the checkout at smoke size, on a standing server; the two take turns. Writes
+benchmarks/flow.csv and prints the table as markdown.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.select_profile import PARAMS, compose
+from tests.flows.server import Server
+from tests.test_pipeline import STAGES, Checkout
+
+COMMANDS = {"dvc repro": ("dvc", "repro"), "flow": ("python", "-m", "flows.reproduce")}
+TURNS = 3
+
+
+def forget(checkout: Checkout) -> None:
+    """Takes away all results, as if nothing had ever run."""
+    checkout.git("clean", "-fdxq", "--exclude", ".prefect")
+    checkout.git("checkout", "-q", "dvc.lock", "metrics")
+
+
+def seconds(checkout: Checkout, command: tuple[str, ...]) -> float:
+    """How long a command takes that has to end well."""
+    began = time.monotonic()
+    checkout.run(*command)
+    return time.monotonic() - began
+
+
+def measure(checkout: Checkout) -> pd.DataFrame:
+    """A row a run: turn, command, what was to be done, seconds."""
+    rows = []
+    for turn in range(TURNS):
+        for name, command in COMMANDS.items():
+            forget(checkout)
+            for done in ("all run", "all up to date"):
+                rows.append((turn, name, done, round(seconds(checkout, command), 2)))
+                print(*rows[-1], flush=True)
+    return pd.DataFrame(rows, columns=["turn", "command", "done", "seconds"])
+
+
+def table(measured: pd.DataFrame) -> str:
+    """Medians and what they come to, as markdown."""
+    medians = measured.groupby(["done", "command"])["seconds"].median().unstack()
+    medians["a stage more"] = (medians["flow"] - medians["dvc repro"]) / len(STAGES)
+    medians["ratio"] = medians["flow"] / medians["dvc repro"]
+    lines = ["| | `dvc repro`, s | flow, s | more a stage, s | ratio |", "|---|---|---|---|---|"]
+    for done, row in medians.iterrows():
+        values = [row["dvc repro"], row["flow"], row["a stage more"], row["ratio"]]
+        lines.append(f"| {done} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = Checkout(Path(folder))
+        (checkout.root / PARAMS).write_text(compose(["smoke=true"], checkout.root / "conf"))
+        server = Server(checkout)
+        try:
+            measured = measure(checkout)
+        finally:
+            server.stop()
+    measured.to_csv("benchmarks/flow.csv", index=False)
+    print(table(measured))
+
+
+if __name__ == "__main__":
+    main()
