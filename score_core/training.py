@@ -15,6 +15,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from score_core.arguments import training_arguments
 from score_core.beta2 import Beta2Controller
@@ -25,11 +26,7 @@ from score_core.distributed import confirm, everyones, rank
 from score_core.errors import UserError
 from score_core.files import remove, write_json
 from score_core.fingerprint import fingerprint
-from score_core.models import (
-    context_limit,
-    end_token_ids,
-    load_tokenizer,
-)
+from score_core.models import context_limit, end_token_ids, load_tokenizer
 from score_core.objective import Objective, stage_one, stage_two
 from score_core.policy import load_policy, load_reference
 from score_core.problems import Problem, read_problems
@@ -206,6 +203,7 @@ def train(
     )
     confirm(trainer.accelerator.state, runtime.launch)
     trainer.remove_callback(PrinterCallback)  # `Progress` says it in one line
+    disable_progress_bar()  # transformers': every checkpoint would draw some into training's own
     trainer.train_on()
     kept = trainer.state.best_global_step or stage.steps
     if kept != stage.steps:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.utils.logging import enable_progress_bar
 
 from score_core.arguments import micro_batches
 from score_core.evaluation import evaluate
@@ -54,6 +56,16 @@ def test_stage_writes_a_model_its_metrics_and_nothing_else(small_run: Path, tmp_
         ("validation", 2),
     ]
     assert curve(tmp_path, "stage1")["step"].tolist() == [1, 2]
+
+
+def test_one_bar_shows_training_and_saving_draws_none(
+    small_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    enable_progress_bar()  # of transformers, which an earlier test's training has switched off
+    run_stage2(small_run, tmp_path, steps=2)
+    lines = re.split(r"[\r\n]+", capfd.readouterr().err)
+    drawn = {re.split(r":\s+\d+%", line)[0] for line in lines if "%|" in line}
+    assert drawn == {"Loading weights", "stage2"}
 
 
 def test_training_changes_the_weights_and_hangs_on_the_rewards(small_run: Path, tmp_path: Path) -> None:
