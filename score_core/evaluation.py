@@ -46,11 +46,12 @@ class Evaluator:
         self.conversation.check_fits(config.evaluation.attempts, context_limit(self.model))
         self.judge = Judge(config.reward)
 
-    def evaluate(self, problems: Sequence[Problem]) -> pd.DataFrame:
-        """Has the model answer, judges, and shows progress.
+    def evaluate(self, problems: Sequence[Problem], show_progress: bool = True) -> pd.DataFrame:
+        """Has the model answer, and judges.
 
         Args:
             problems: what to answer; an empty gold answer is never matched.
+            show_progress: as a bar on standard error.
 
         Returns:
             One row a problem: `id`, `problem`, `answer`, and for each attempt t `text_t`, `extracted_t`
@@ -64,7 +65,7 @@ class Evaluator:
             desc=f"evaluate {self.folder}",
             unit="problem",
             mininterval=1,
-            disable=not self.state.is_main_process,
+            disable=not (show_progress and self.state.is_main_process),
         ) as bar:
             return attempt_all(
                 self.model,

@@ -133,11 +133,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config, runtime = load_config(given.params), load_runtime(given.runtime)
         check_models()
-        os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars between the answers
+        os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars would stand between the answers
         from score_core.evaluation import Evaluator  # loads torch
 
         loaded = cache(lambda folder: Evaluator(folder, config, runtime))
-        run(given, lambda folder, problems: loaded(folder).evaluate(problems))
+        run(given, lambda folder, problems: loaded(folder).evaluate(problems, show_progress=False))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -122,7 +122,8 @@ def test_both_kinds_of_problem_reach_real_models(checkout, capsys):
     (checkout / "data" / "prepared").mkdir(parents=True)
     write_problems(checkout / "data" / "prepared", "test", [Problem("1", "12345+67890", "080235")])
     assert main(["--test", "5"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "problem/s" not in err, "no bars between the answers"
     assert "080235" in out
     assert out.count("attempt 2: ") == 2
     assert main(["--problem", "11111+22222"]) == 0
