@@ -167,7 +167,7 @@ def _parameters(stage: PipelineStage) -> list[str]:
     return [
         f"{name} {change.get('old')} → {change.get('new')}"
         for changes in diff(before, now).values()
-        for name, change in changes.items()
+        for name, change in sorted(changes.items())  # DVC gives them in any order
     ]
 
 

@@ -1,5 +1,6 @@
 """What many tests build on: small models, tokenizers and conversations, all made here and now."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from score_core import schema
 from score_core.addition_model import make_tokenizer
 from score_core.conversation import Conversation
 from tests.small_run import prepare
+
+# A shell's background job starts with Ctrl-C ignored, and would hand that on to the stages that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # GPT-2 is here for its learned positions: unlike rotary ones they show where counting starts.
 FAMILIES = {

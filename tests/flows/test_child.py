@@ -98,7 +98,7 @@ def test_a_stop_interrupts_the_group_once_and_what_it_still_says_is_heard(tmp_pa
     with pytest.raises(StopError):
         run(python(PARENT), emit, os.environ, tmp_path)
     assert seen[1:] == ["saved"]
-    assert not alive(int(seen[0].split()[1]))
+    assert wait_until(lambda: not alive(int(seen[0].split()[1])))
 
 
 def test_who_does_not_stop_is_killed_after_the_grace(tmp_path, stopped_by_sigterm):
@@ -113,7 +113,7 @@ def test_who_does_not_stop_is_killed_after_the_grace(tmp_path, stopped_by_sigter
     with pytest.raises(StopError):
         run(python(code), emit, os.environ, tmp_path, grace=1.0)
     assert time.monotonic() - started < 10
-    assert not alive(int(seen[0]))
+    assert wait_until(lambda: not alive(int(seen[0])))
 
 
 def test_what_a_killed_child_leaves_behind_can_save_and_is_ended(tmp_path):
@@ -129,7 +129,7 @@ def test_what_a_killed_child_leaves_behind_can_save_and_is_ended(tmp_path):
     ended = run(python(PARENT), emit, os.environ, tmp_path)
     assert ended.code == -signal.SIGKILL
     assert seen[1:] == ["saved"]
-    assert not alive(int(seen[0].split()[1]))
+    assert wait_until(lambda: not alive(int(seen[0].split()[1])))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
