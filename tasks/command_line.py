@@ -11,6 +11,7 @@ A stage may run as many processes (tasks/launch.py). Each runs all of this; the 
 """
 
 import argparse
+import atexit
 import ctypes
 import hashlib
 import importlib.metadata
@@ -27,7 +28,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from score_core.config import Config, load_config, load_runtime
 from score_core.errors import Stopped, UserError
@@ -111,6 +112,9 @@ def run_stage(
             "what it said stands above or in its machine's log; the same command, on every machine, "
             f"starts it again ({' '.join(str(error).split())[:200]})",
         )
+    else:
+        if ENDING in os.environ:
+            _leave()
 
 
 def _alone(stage: str, runtime: Runtime, accelerated: bool) -> AbstractContextManager[None]:
@@ -132,7 +136,21 @@ def _end(code: int, message: str | None = None) -> None:
             message = None
     if message is not None:
         print(message, file=sys.stderr, flush=True)
-    sys.exit(0 if ENDING in os.environ else code)
+    if ENDING in os.environ:
+        _leave()
+    sys.exit(code)
+
+
+def _leave() -> NoReturn:
+    """Ends one of many processes, whose work is done, without the interpreter's own end.
+
+    There a thread of torch's that still wants the interpreter now and then aborts the process, and the
+    launcher takes a finished stage for a failed one.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _arguments(stage: str, description: str) -> argparse.Namespace:
