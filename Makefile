@@ -2,8 +2,8 @@
 # with the versions in requirements.txt.
 #
 #   PYTHON=...         the Python 3.11 to make .venv from, where it is not found by itself
-#   TORCH_INSTALL=...  options for pip when it installs torch, e.g. "--index-url URL" of the index of CPU
-#                      builds, which saves some gigabytes on a machine without a GPU
+#   TORCH_INSTALL=...  options for pip when it installs torch, e.g. to take a CPU build, which saves some
+#                      gigabytes on a machine without a GPU
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash

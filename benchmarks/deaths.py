@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.tables import markdown
 from tasks.select_profile import PARAMS, compose
 from tests.flows.server import Server
 from tests.test_pipeline import Checkout
@@ -197,7 +198,8 @@ def main() -> None:
     )
     parser.add_argument("deaths", nargs="*", help=f"parts of their names (default: all): {', '.join(DEATHS)}")
     wanted = parser.parse_args().deaths or [""]
-    rows = [["killed", "its run", f"orphans after {SECONDS_TO_DIE} s", "the next run resumed", "same result"]]
+    header = ["killed", "its run", f"orphans after {SECONDS_TO_DIE} s", "the next run resumed", "same result"]
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
         print(f"{STAGE} undisturbed: {place.seconds:.0f} s", flush=True)
@@ -209,8 +211,7 @@ def main() -> None:
         finally:
             if place.server and place.server.process.poll() is None:
                 place.server.stop()
-    rows.insert(1, ["---"] * len(rows[0]))
-    print("\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
+    print("\n" + markdown(header, rows))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.tables import markdown
 from score_core.addition_model import build
 from score_core.config import Config, load_config, load_runtime
 from score_core.evaluation import evaluate
@@ -87,10 +88,10 @@ def as_rows(seed: int, metrics: dict[str, dict[str, float]]) -> list[dict[str, f
     ]
 
 
-def markdown(table: pd.DataFrame) -> str:
+def by_seed(table: pd.DataFrame) -> str:
     """Attempt 1 / attempt 2 (delta) in percent, a row a seed."""
     names = {"base": "base", "stage1": "Stage I", "score": "SCoRe", "plain": "plain two-turn RL"}
-    lines = [f"| seed | {' | '.join(names.values())} |", "|" + "---|" * (len(names) + 1)]
+    lines = []
     for seed, rows in table.groupby("seed"):
         rows = rows.set_index("model")
         cells = [
@@ -98,8 +99,8 @@ def markdown(table: pd.DataFrame) -> str:
             f"({100 * rows.delta[name]:+.1f})"
             for name in names
         ]
-        lines.append(f"| {seed} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([seed, *cells])
+    return markdown(["seed", *names.values()], lines)
 
 
 def shortfalls(table: pd.DataFrame) -> list[str]:
@@ -133,7 +134,7 @@ def main() -> None:
         rows += as_rows(seed, metrics)
         pd.DataFrame(rows).to_csv(TABLE, index=False)
     table = pd.read_csv(TABLE)
-    print(markdown(table))
+    print(by_seed(table))
     print("\n".join(shortfalls(table)) or "every seed shows what the embedded default promises")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.tables import markdown
 from tasks.select_profile import PARAMS, compose
 from tests.flows.server import Server
 from tests.test_pipeline import STAGES, Checkout
@@ -50,11 +51,9 @@ def table(measured: pd.DataFrame) -> str:
     medians = measured.groupby(["done", "command"])["seconds"].median().unstack()
     medians["a stage more"] = (medians["flow"] - medians["dvc repro"]) / len(STAGES)
     medians["ratio"] = medians["flow"] / medians["dvc repro"]
-    lines = ["| | `dvc repro`, s | flow, s | more a stage, s | ratio |", "|---|---|---|---|---|"]
-    for done, row in medians.iterrows():
-        values = [row["dvc repro"], row["flow"], row["a stage more"], row["ratio"]]
-        lines.append(f"| {done} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
-    return "\n".join(lines)
+    shown = medians[["dvc repro", "flow", "a stage more", "ratio"]]
+    header = ["", "`dvc repro`, s", "flow, s", "more a stage, s", "ratio"]
+    return markdown(header, [[done, *(f"{value:.1f}" for value in row)] for done, row in shown.iterrows()])
 
 
 def main() -> None:

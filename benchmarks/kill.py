@@ -31,6 +31,8 @@ import pandas as pd
 import yaml
 from safetensors.numpy import load
 
+from benchmarks.tables import markdown
+
 STAGES = ("train_stage1", "train_stage2")
 SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 PATIENCE = 300  # seconds
@@ -203,12 +205,6 @@ def _close(name: str, found: bytes, expected: bytes) -> bool:
     return same_text and all(math.isclose(float(a), float(b), rel_tol=1e-3, abs_tol=1e-5) for a, b in numbers)
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """The table as it is read in documents."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     """Runs all trials."""
     parser = argparse.ArgumentParser(
@@ -245,7 +241,7 @@ def main() -> None:
                     print(row, flush=True)
                     pd.DataFrame(rows).to_csv(file, index=False)
     table = pd.DataFrame(rows)
-    print(markdown(table))
+    print(markdown(list(table.columns), table.astype(str).to_numpy().tolist()))
     wrong = table[(table.iloc[:, -1] != "yes") | (table.orphans > 0) | (table.leftovers > 0)]
     print(f"{len(table)} trials, {len(wrong)} not as they have to be")
     sys.exit(len(wrong) > 0)

@@ -18,6 +18,7 @@ from score_core.evaluation import evaluate
 from score_core.problems import read_problems
 from score_core.runtime import Launch
 from score_core.training import train_stage2
+from tasks.command_line import _leave
 from tests.small_run import RUNTIME, folders, small_config
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
@@ -63,6 +64,4 @@ if __name__ == "__main__":
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])
     asked = Launch.model_construct(strategy=strategy, processes=processes // machines, machines=machines)
     train(Path(sys.argv[1]), Path(sys.argv[2]), asked)
-    sys.stderr.flush()
-    # As a stage's processes end: see `_leave` in tasks/command_line.py.
-    os._exit(0)
+    _leave()  # as a stage's processes end

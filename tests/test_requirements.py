@@ -1,11 +1,12 @@
 """requirements.txt pins what the code imports."""
 
-import ast
 import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+
+from score_core import import_closure
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = {"flows", "tasks", "score_core", "tests", "benchmarks"}
@@ -14,14 +15,12 @@ OWN = {"flows", "tasks", "score_core", "tests", "benchmarks"}
 def imported() -> set[str]:
     """The first part of every module that our files name in an import."""
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
-    found = set()
-    for name in listed.stdout.split():
-        for node in ast.walk(ast.parse((ROOT / name).read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
-                found.add(node.module.split(".")[0])
-    return found - OWN - sys.stdlib_module_names
+    names = (
+        name
+        for file in map(Path, listed.stdout.split())
+        for name in import_closure._imports(".".join(file.with_suffix("").parts), ROOT / file)
+    )
+    return {name.split(".")[0] for name in names} - OWN - sys.stdlib_module_names
 
 
 def test_every_package_that_is_imported_is_pinned():
