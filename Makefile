@@ -26,16 +26,16 @@ help: ## This list
 .PHONY: repro
 repro: $(READY) ## From data to report, what is not up to date; profile=NAME selects a profile first
 ifdef profile
-	@python -m tasks.select_profile '$(profile)'
+	@python -m tasks.commands.profiles '$(profile)'
 	@dvc exp run -S 'profile=$(profile)'
 else
 	@dvc repro
 endif
-	@python -m tasks.summary
+	@python -m tasks.commands.summary
 
 .PHONY: smoke
 smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAME
-	@python -m tasks.select_profile --known '$(or $(profile),default)'
+	@python -m tasks.commands.profiles --known '$(or $(profile),default)'
 	@untracked=(); \
 	while IFS= read -r -d '' path; do untracked+=(-C "$${path%/}"); done \
 	    < <(git ls-files --others --exclude-standard --directory -z); \
@@ -44,7 +44,7 @@ smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAM
 .PHONY: flow
 flow: $(READY) ## As repro, but as a Prefect flow; profile=NAME, args="--plan" says what would run and why
 	@python -m flows.reproduce $(if $(profile),--profile '$(profile)') $(args)
-	@$(if $(args),,python -m tasks.summary)
+	@$(if $(args),,python -m tasks.commands.summary)
 
 .PHONY: serve
 serve: $(READY) ## Prefect's server, worker and deployments on this machine, until Ctrl-C
@@ -56,15 +56,15 @@ accept: $(READY) ## Makes the present result the one that later runs are held ag
 
 .PHONY: try
 try: $(READY) ## Both attempts of the base and of the trained model at your problem; args="--test 3"
-	@python -m tasks.try_it $(args)
+	@python -m tasks.commands.try_it $(args)
 
 .PHONY: export
 export: $(READY) ## Trained model and model card together, in export/
-	@python -m tasks.export $(args)
+	@python -m tasks.commands.export $(args)
 
 .PHONY: merge
 merge: $(READY) ## A trained adapter and its base as one model, in merged/
-	@python -m tasks.merge $(args)
+	@python -m tasks.commands.merge $(args)
 
 .PHONY: test
 test: lint ## Every check: lint and all tests, some minutes

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.tables import markdown
-from tasks.select_profile import PARAMS, compose
+from tasks.commands.profiles import PARAMS, compose
 from tests.flows.server import Server
 from tests.test_pipeline import Checkout
 

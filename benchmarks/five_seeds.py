@@ -19,15 +19,15 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.tables import markdown
-from score_core.addition_model import build
-from score_core.config import Config, load_config, load_runtime
-from score_core.evaluation import evaluate
+from score_core.config.parsing import Config, load_config, load_runtime
+from score_core.config.runtime import Runtime
+from score_core.data.splits import prepare
+from score_core.embedded.addition_model import build
+from score_core.evaluation.evaluate import evaluate
+from score_core.evaluation.metrics import summarise
 from score_core.files import replacing
-from score_core.metrics import summarise
 from score_core.problems import read_problems, write_problems
-from score_core.runtime import Runtime
-from score_core.splits import prepare
-from score_core.training import Folders, train_stage1, train_stage2
+from score_core.rl.training import Folders, train_stage1, train_stage2
 
 ROOT = Path(".runs/five_seeds")
 TABLE = Path("benchmarks/five_seeds.csv")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.tables import markdown
-from tasks.select_profile import PARAMS, compose
+from tasks.commands.profiles import PARAMS, compose
 from tests.flows.server import Server
 from tests.test_pipeline import STAGES, Checkout
 

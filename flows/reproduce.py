@@ -34,7 +34,7 @@ from flows.serve import standing_server
 from flows.stages import REFUSED, Outcome, child_environment, reproduce_stage
 from score_core.errors import UserError
 from score_core.files import replacing
-from tasks.select_profile import PARAMS, check_known, check_nothing_lost, compose
+from tasks.commands.profiles import PARAMS, check_known, check_nothing_lost, compose
 
 LOCK = Path(".runs/flow/lock")
 

@@ -1,6 +1,6 @@
 """Many processes: what is launched, whether it is in effect, and models whose weights are split.
 
-How processes are started is `tasks/launch.py`'s business; here is what they do once they run.
+How processes are started is `tasks/runner/launch.py`'s business; here is what they do once they run.
 """
 
 import importlib.util
@@ -17,9 +17,9 @@ from torch import distributed, nn
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from score_core.config import Config
+from score_core.config.parsing import Config
+from score_core.config.runtime import Launch
 from score_core.errors import UserError
-from score_core.runtime import Launch
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")

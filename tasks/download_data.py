@@ -8,9 +8,9 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from score_core.config import Config
+from score_core.config.parsing import Config
+from score_core.config.runtime import Runtime
 from score_core.files import replacing, write_json
-from score_core.runtime import Runtime
 
 PREPARED = Path("data/prepared")
 OUTPUTS = (PREPARED,)
@@ -18,8 +18,8 @@ OUTPUTS = (PREPARED,)
 
 def run(config: Config, runtime: Runtime) -> None:
     """Prepares the data that `config.data` names."""
+    from score_core.data.splits import prepare
     from score_core.problems import SPLITS, write_problems
-    from score_core.splits import prepare
 
     with replacing(PREPARED) as folder:
         prepared = prepare(config)
@@ -44,6 +44,6 @@ def run(config: Config, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    from tasks.command_line import run_stage
+    from tasks.runner.command_line import run_stage
 
     run_stage("download_data", run, OUTPUTS)

@@ -6,11 +6,11 @@ Writes `metrics/final.json` and `generations/final.parquet`.
 from functools import partial
 from pathlib import Path
 
-from score_core.config import Config
-from score_core.runtime import Runtime
-from tasks.command_line import run_stage
+from score_core.config.parsing import Config
+from score_core.config.runtime import Runtime
 from tasks.evaluation import evaluate_model, outputs
-from tasks.launch import launched
+from tasks.runner.command_line import run_stage
+from tasks.runner.launch import launched
 
 OUTPUTS = outputs("final")
 

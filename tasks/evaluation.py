@@ -3,10 +3,10 @@
 import math
 from pathlib import Path
 
-from score_core.config import Config
+from score_core.config.parsing import Config
+from score_core.config.runtime import Runtime
 from score_core.files import replacing, write_json
 from score_core.problems import read_problems
-from score_core.runtime import Runtime
 
 DATA = Path("data/prepared")
 
@@ -21,8 +21,8 @@ def evaluate_model(config: Config, runtime: Runtime, model: Path, name: str) -> 
     problems = read_problems(DATA, "test")
 
     from score_core.distributed import rank
-    from score_core.evaluation import evaluate
-    from score_core.metrics import summarise
+    from score_core.evaluation.evaluate import evaluate
+    from score_core.evaluation.metrics import summarise
 
     generations = evaluate(model, problems, config, runtime)
     metrics = summarise(generations)

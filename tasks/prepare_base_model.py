@@ -6,10 +6,10 @@ sums, or a tiny one for smoke runs.
 
 from pathlib import Path
 
-from score_core.config import Config
+from score_core.config.parsing import Config
+from score_core.config.runtime import Runtime
+from score_core.config.schema import AdditionData, AdditionModel, HubModel, LocalModel
 from score_core.files import replacing
-from score_core.runtime import Runtime
-from score_core.schema import AdditionData, AdditionModel, HubModel, LocalModel
 
 BASE = Path("models/base")
 OUTPUTS = (BASE,)
@@ -25,20 +25,20 @@ def run(config: Config, runtime: Runtime) -> None:
 def _make(config: Config, folder: Path) -> None:
     model = config.model
     if isinstance(model, AdditionModel):
-        from score_core import addition_model
+        from score_core.embedded import addition_model
 
         assert isinstance(config.data, AdditionData)  # `Config` refuses anything else
         addition_model.build(model, config.data, config.seed, folder)
     elif isinstance(model, HubModel):
-        from score_core.models import fetch_hub_model
+        from score_core.models.folders import fetch_hub_model
 
         fetch_hub_model(model.path, model.revision, folder)
     elif isinstance(model, LocalModel):
-        from score_core.models import copy_local_model
+        from score_core.models.folders import copy_local_model
 
         copy_local_model(Path(model.path), folder)
     else:
-        from score_core import tiny_model
+        from score_core.embedded import tiny_model
         from score_core.seeding import derive_seed
 
         tiny_model.build(model.family, derive_seed(config.seed, "tiny_model"), folder)
@@ -49,7 +49,7 @@ def _check(config: Config, folder: Path) -> None:
     from transformers import AutoConfig
 
     from score_core.errors import UserError
-    from score_core.models import load_tokenizer
+    from score_core.models.folders import load_tokenizer
 
     source = getattr(config.model, "path", BASE)
     try:
@@ -67,6 +67,6 @@ def _check(config: Config, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    from tasks.command_line import run_stage
+    from tasks.runner.command_line import run_stage
 
     run_stage("prepare_base_model", run, OUTPUTS)

@@ -6,9 +6,9 @@ reports/model_card.md.
 
 from pathlib import Path
 
-from score_core.config import Config
-from score_core.runtime import Runtime
-from tasks.command_line import run_stage
+from score_core.config.parsing import Config
+from score_core.config.runtime import Runtime
+from tasks.runner.command_line import run_stage
 
 OUTPUTS = (Path("reports/index.html"), Path("reports/model_card.md"))
 

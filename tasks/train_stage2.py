@@ -7,10 +7,10 @@ validation, and both as one log.
 from functools import partial
 from pathlib import Path
 
-from score_core.config import Config
-from score_core.runtime import Runtime
-from tasks.command_line import RUNS, run_stage
-from tasks.launch import launched
+from score_core.config.parsing import Config
+from score_core.config.runtime import Runtime
+from tasks.runner.command_line import RUNS, run_stage
+from tasks.runner.launch import launched
 
 MODEL = Path("models/stage2")
 METRICS = Path("metrics/train_stage2")
@@ -25,7 +25,7 @@ OUTPUTS = (
 
 def run(config: Config, runtime: Runtime) -> None:
     """Trains Stage I's model as `config.stage2` says."""
-    from score_core.training import Folders, train_stage2
+    from score_core.rl.training import Folders, train_stage2
 
     folders = Folders(
         base=Path("models/base"),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from score_core.config import Config, parse
+from score_core.config.parsing import Config, parse
 
 
 def config(**sections: Any) -> Config:

@@ -22,9 +22,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from score_core import schema
-from score_core.addition_model import make_tokenizer
-from score_core.conversation import Conversation
+from score_core.config import schema
+from score_core.embedded.addition_model import make_tokenizer
+from score_core.rollout.conversation import Conversation
 from tests.small_run import prepare
 
 # A shell's background job starts with Ctrl-C ignored, and would hand that on to the stages that tests start.

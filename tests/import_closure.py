@@ -2,7 +2,7 @@
 
     python -m tests.import_closure     writes the lists into dvc.yaml, and says what changed
 
-What counts as imported is said in `score_core/import_closure.py`.
+What counts as imported is said in `score_core/checkpointing/import_closure.py`.
 """
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from score_core import import_closure
+from score_core.checkpointing import import_closure
 
 PACKAGES = ("score_core", "tasks")
 

@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from score_core import logprobs
+from score_core.config.runtime import Launch
 from score_core.distributed import rank
-from score_core.evaluation import evaluate
+from score_core.evaluation.evaluate import evaluate
 from score_core.problems import read_problems
-from score_core.runtime import Launch
-from score_core.training import train_stage2
-from tasks.command_line import _leave
+from score_core.rl import logprobs
+from score_core.rl.training import train_stage2
+from tasks.runner.command_line import _leave
 from tests.small_run import RUNTIME, folders, small_config
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from score_core.config import Config, parse
+from score_core.config.parsing import Config, parse
 
 # P(right at 1), then P(right next | wrong before), P(wrong next | right before).
 MODELS = {"base": (0.47, 0.0, 0.0), "stage1": (0.42, 0.98, 0.004), "final": (0.74, 0.97, 0.004)}

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from score_core.addition import make_problems
-from score_core.addition_model import build
-from score_core.config import Config
+from score_core.config.parsing import Config
+from score_core.config.runtime import Runtime
+from score_core.embedded.addition import make_problems
+from score_core.embedded.addition_model import build
 from score_core.problems import write_problems
-from score_core.runtime import Runtime
-from score_core.training import Folders
+from score_core.rl.training import Folders
 from tests.configs import config
 
 RUNTIME = Runtime(threads=1)

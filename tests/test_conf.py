@@ -10,9 +10,9 @@ import yaml
 from dvc.utils.hydra import compose_and_dump
 from pydantic import BaseModel
 
-from score_core.config import Config, load_config, smoke_sized
-from score_core.schema import LocalData, TinyModel
-from tasks.select_profile import compose, profiles
+from score_core.config.parsing import Config, load_config, smoke_sized
+from score_core.config.schema import LocalData, TinyModel
+from tasks.commands.profiles import compose, profiles
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from score_core.config import Config
-from tasks.select_profile import PARAMS, compose
+from score_core.config.parsing import Config
+from tasks.commands.profiles import PARAMS, compose
 from tests.import_closure import stages
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ SPY = """
 import os, sys
 
 def note_sections():
-    from score_core import config
+    from score_core.config import parsing as config
 
     load = config.load_config
 
@@ -204,7 +204,7 @@ def test_one_stage_alone_and_the_commands_that_users_know(checkout):
     page = (checkout.root / "dvc_plots" / "index.html").read_text()
     assert "Accuracy on validation problems, Stage II" in page and "accuracy_t2" in page
     assert "train_stage2" in checkout.run("dvc", "dag")
-    assert "after Stage II" in checkout.run("python", "-m", "tasks.summary")
+    assert "after Stage II" in checkout.run("python", "-m", "tasks.commands.summary")
 
 
 def test_edits_made_by_hand_are_not_overwritten(checkout):

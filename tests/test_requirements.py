@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from score_core import import_closure
+from score_core.checkpointing import import_closure
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = {"flows", "tasks", "score_core", "tests", "benchmarks"}

@@ -6,12 +6,12 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from score_core.config import Config
+from score_core.config.parsing import Config
+from score_core.config.schema import HubData, HubModel, Stage1, Stage2
 from score_core.errors import UserError
 from score_core.report import wording
 from score_core.report.inputs import Inputs
 from score_core.report.tables import result_rows
-from score_core.schema import HubData, HubModel, Stage1, Stage2
 
 # The parameters of the training table, in its order; the rest is in the report.
 TRAINING_KEYS = (

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from score_core.metrics import paired, wilson
+from score_core.evaluation.metrics import paired, wilson
 
 # What can become of an answer: (right before, right after) and its name.
 TRANSITIONS = {

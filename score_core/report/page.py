@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from score_core.config import Config
+from score_core.config.parsing import Config
 from score_core.report import plots, wording
 from score_core.report.comparison import compare, transitions
 from score_core.report.inputs import Inputs

@@ -4,9 +4,17 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from score_core.config import Config
+from score_core.config.parsing import Config
+from score_core.config.schema import (
+    AdditionData,
+    AdditionModel,
+    HubData,
+    HubModel,
+    LocalData,
+    LocalModel,
+    TinyModel,
+)
 from score_core.report.inputs import Inputs
-from score_core.schema import AdditionData, AdditionModel, HubData, HubModel, LocalData, LocalModel, TinyModel
 
 MINUS = "\u2212"
 NONE = "\u2013"  # a dash, where there is no value

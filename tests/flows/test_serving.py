@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import pytest
 
-from tasks.select_profile import PARAMS, compose
+from tasks.commands.profiles import PARAMS, compose
 from tests.flows.server import Server, wait_for
 from tests.test_pipeline import STAGES, Checkout
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from score_core import logprobs
-from score_core.runtime import Launch
-from tasks.command_line import end_with_parent
-from tasks.launch import command
+from score_core.config.runtime import Launch
+from score_core.rl import logprobs
+from tasks.runner.command_line import end_with_parent
+from tasks.runner.launch import command
 from tests.rank import KINDS, train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from score_core import tiny_model
+from score_core.embedded import tiny_model
 from tests.local_hub import COMMIT, local_hub
 
 CARD = """\
@@ -31,9 +31,9 @@ CLIENT = """
 import json, sys
 from pathlib import Path
 from score_core.errors import UserError
-from score_core.models import fetch_hub_model
-from score_core.schema import Columns, HubData
-from score_core.sources import read_source
+from score_core.models.folders import fetch_hub_model
+from score_core.config.schema import Columns, HubData
+from score_core.data.sources import read_source
 
 def model(output, path, revision):
     fetch_hub_model(path, revision, Path(output))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from score_core.config.runtime import Runtime
 from score_core.errors import UserError
 from score_core.problems import read_problems
-from score_core.rewards import Judge
-from score_core.runtime import Runtime
+from score_core.rewards.judge import Judge
 from tasks import download_data
 from tests.configs import config
 

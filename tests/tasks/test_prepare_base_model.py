@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from score_core import tiny_model
+from score_core.config.runtime import Runtime
+from score_core.embedded import tiny_model
 from score_core.errors import UserError
-from score_core.models import load_model, load_tokenizer
-from score_core.runtime import Runtime
+from score_core.models.folders import load_model, load_tokenizer
 from tasks import prepare_base_model
 from tests.configs import config
 

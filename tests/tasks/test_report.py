@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from score_core.config.runtime import Runtime
 from score_core.errors import UserError
-from score_core.runtime import Runtime
 from tasks.report import run
 from tests.run_files import config, write_run
 

@@ -23,7 +23,7 @@ class KeepHandEdits(SearchPathPlugin):
         if {"--temp", "--queue"} & set(sys.argv):
             return
         # A process of its own: it composes too, and hydra has one state a process.
-        command = [sys.executable, "-m", "tasks.select_profile"]
+        command = [sys.executable, "-m", "tasks.commands.profiles"]
         check = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if check.returncode != 0:
             raise DvcException(check.stderr.strip().removeprefix("error: "))

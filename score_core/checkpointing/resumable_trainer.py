@@ -1,0 +1,218 @@
+"""A `transformers.Trainer` that may die at any moment and goes on, bit for bit, from where it last saved.
+
+What a checkpoint holds and how it is read is the Trainer's: weights, optimiser, schedule, random states,
+and in `trainer_state.json` all that was logged. Added here: checkpoints are sealed (see `checkpoints.py`),
+saved by the clock and when told to stop, and carry what a subclass computes from step to step.
+
+Processes act alike: the first one's clock, and a signal to any of them, count for all.
+"""
+
+import errno
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from score_core.checkpointing.checkpoints import Checkpoints, size_of
+from score_core.checkpointing.stopping import Stop
+from score_core.errors import Stopped, UserError
+from score_core.files import check_writable
+
+log = logging.getLogger(__name__)
+
+# Saving takes a tenth of the time at most, however large the model and short the interval.
+LEAST_INTERVAL = 9
+
+
+class ResumableTrainer(Trainer):
+    """Saves itself in `checkpoints`, stops when told to, and goes on."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        checkpoints: Checkpoints,
+        **kwargs: Any,
+    ) -> None:
+        self.checkpoints, self.stop = checkpoints, Stop()
+        super().__init__(model, args, **kwargs)
+        self.saving = _Saving(self, checkpoints)
+        self.add_callback(self.saving)
+        self.add_callback(_Carried(self))
+
+    def carried(self) -> dict[str, Any]:
+        """What a step leaves to the next beside weights and optimiser, as JSON."""
+        return {}
+
+    def carry(self, state: dict[str, Any]) -> None:
+        """Takes up what `carried` gave."""
+
+    def train_on(self) -> None:
+        """Trains to the end, from the newest checkpoint if there is one.
+
+        Raises:
+            Stopped: the process was told to stop; it has saved.
+            UserError: checkpoints cannot be written, or will not fit.
+        """
+        step = None
+        if self.is_world_process_zero():
+            check_writable(self.checkpoints.unfinished)
+            step = self.checkpoints.newest()
+            self.checkpoints.clear()
+        step = broadcast_object_list([step])[0]
+        if step is not None:
+            log.info("resumed from step %d", step)
+            self.args.eval_on_start = False
+        try:
+            with self.stop.instead_of_ending():
+                self.train(None if step is None else str(self.checkpoints.path(step)))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise self._failure("the log", error) from error
+        if any(self.any_process(self.stop.asked)):
+            raise Stopped(f"stopped and saved at step {self.state.global_step} of {self.args.max_steps}")
+
+    def any_process(self, *flags: bool) -> list[bool]:
+        """Which of the flags are set in any process; all processes have to ask at the same place."""
+        counts = torch.tensor([int(flag) for flag in flags], device=self.args.device)
+        return [count > 0 for count in self.accelerator.reduce(counts, reduction="sum").tolist()]
+
+    def load_step(self, step: int) -> None:
+        """Puts the weights of a step that was kept as the best into the model."""
+        self.checkpoints.check(step)
+        self.state.best_model_checkpoint = str(self.checkpoints.path(step))
+        self._load_best_model()
+
+    # ------------------------------------------------------------- where and how the Trainer writes
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        return str(self.checkpoints.unfinished)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        began = time.monotonic()
+        with self._explaining_failure():
+            self.write_checkpoint()
+            if self.is_world_process_zero():
+                self.checkpoints.seal(self.state.global_step)
+        self.accelerator.wait_for_everyone()
+        self.saving.saved(began)
+
+    def write_checkpoint(self) -> None:
+        """Has the Trainer write all of its checkpoint, not sealed yet.
+
+        Raises:
+            UserError: the disk is full, or another reason why it cannot be written.
+        """
+        with self._explaining_failure():
+            super()._save_checkpoint(self.model_wrapped, None)
+        self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _explaining_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # torch reports files that it cannot write as RuntimeError, with the place in its sources.
+            if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+                raise
+            raise self._failure("the checkpoint", error) from error
+
+    def _failure(self, what: str, error: Exception) -> UserError:
+        self.checkpoints.clear()
+        last = self.checkpoints.newest()
+        kept = "none was written before" if last is None else f"that of step {last} is intact"
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return UserError(
+            f"{self.checkpoints.folder}: {what} of step {self.state.global_step} cannot be written "
+            f"({reason}); of the checkpoints {kept}; free some space, or mend the folder's permissions, and "
+            "run the same command again."
+        )
+
+
+class _Saving(TrainerCallback):
+    """Decides when to save, and tries before the first step whether that works."""
+
+    def __init__(self, trainer: ResumableTrainer, checkpoints: Checkpoints) -> None:
+        self.trainer, self.checkpoints = trainer, checkpoints
+        self.saved_at = self.looked_at = 0.0
+        self.longest_step = self.seconds_to_save = 0.0
+
+    def saved(self, began: float) -> None:
+        """Takes in that saving began at a time and is done now."""
+        self.saved_at = self.looked_at = time.monotonic()
+        self.seconds_to_save = self.saved_at - began
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Checks the disk: by a save where there is none yet, and for room."""
+        began = time.monotonic()
+        folder, to_come = self.checkpoints.path(state.global_step), 0
+        if state.global_step == 0:
+            folder, to_come = self.checkpoints.unfinished, self._try()
+        if state.is_world_process_zero:
+            size = size_of(folder) + to_come
+            self.checkpoints.clear()
+            self.checkpoints.check_space(size)
+        self.saved(began)
+
+    def _try(self) -> int:
+        """Writes a checkpoint that is not kept; returns by how many bytes those in training are larger."""
+        optimizer: Any = self.trainer.optimizer
+        untouched = not optimizer.state
+        self.trainer.write_checkpoint()
+        if not untouched:
+            return 0
+        # Two numbers a trained parameter are still to come. Where saving a sharded optimiser has made them
+        # it has counted that as a step.
+        optimizer.state.clear()
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        return 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Saves when the next step might end too late, at the end, and before stopping."""
+        now = time.monotonic()
+        self.longest_step = max(self.longest_step, now - self.looked_at)
+        self.looked_at = now
+        interval = max(self.checkpoints.settings.every_seconds, LEAST_INTERVAL * self.seconds_to_save)
+        due = state.is_world_process_zero and now + self.longest_step - self.saved_at > interval
+        due, asked = self.trainer.any_process(due, self.trainer.stop.asked)
+        control.should_save |= due or asked or state.global_step >= args.max_steps
+        control.should_training_stop |= asked
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Validation may take long: what was asked meanwhile is answered behind it."""
+        if state.global_step > 0 and any(self.trainer.any_process(self.trainer.stop.asked)):
+            control.should_save = control.should_training_stop = True
+
+
+class _Carried(TrainerCallback, ExportableState):
+    """Has the Trainer write what a `ResumableTrainer` carries into its own state."""
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self.trainer = trainer
+
+    def state(self) -> dict[str, Any]:
+        """Called by the Trainer when it saves."""
+        return self.trainer.carried()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Takes it up again; in a fresh run that is what the trainer was made with."""
+        states: Any = state.stateful_callbacks
+        self.trainer.carry(states[type(self).__name__])

@@ -1,0 +1,81 @@
+"""How a stage runs on a machine: the settings of `runtime.yaml`. None invalidates a cached result."""
+
+from importlib.util import find_spec
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from score_core.config.schema import Count, Positive, Section
+
+
+class Launch(Section):
+    """On which processes training and evaluation run, and how these share the work.
+
+    On a machine that differs from the others in a value, `SCORE_LAUNCH_<KEY>` in the environment takes
+    its place, e.g. `SCORE_LAUNCH_MACHINE_RANK=1`.
+    """
+
+    # auto: every visible GPU (ddp), or one process where there is at most one.
+    # ddp: a whole model a process; zero2: gradients and optimiser split over the processes; zero3 and
+    # fsdp2: the weights too, gathered for sampling.
+    strategy: Literal["auto", "single", "ddp", "zero2", "zero3", "fsdp2"] = "auto"
+    processes: Count | None = None  # on each machine; null: one a visible GPU, or one without any
+    machines: Count = 1
+    machine_rank: Annotated[int, Field(ge=0)] = 0  # which of the machines this is; 0 writes the outputs
+    main_address: str = "127.0.0.1"  # of the machine with rank 0, as all the others reach it
+    main_port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: any free one, on one machine only
+    through: str | None = None  # a command that runs what follows it on every machine, e.g. srun's
+    mixed_precision: Literal["bf16"] | None = None  # null: compute in the dtype of the weights
+    offload: bool = False  # zero2: optimiser in CPU memory; zero3 and fsdp2: weights too
+    gradient_checkpointing: bool = False  # recompute activations: a third more time for less memory
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Launch":
+        if self.machine_rank >= self.machines:
+            raise ValueError(
+                f"machine_rank: {self.machine_rank} of machines: {self.machines}; ranks start at 0"
+            )
+        if self.machines > 1 and (self.main_port == 0 or self.main_address in ("127.0.0.1", "localhost")):
+            raise ValueError(
+                "machines: more than one need a main_address that all of them reach, and a main_port "
+                "that is free on it; set both"
+            )
+        if self.strategy == "single" and ((self.processes or 1) > 1 or self.machines > 1):
+            raise ValueError("strategy: single is one process; use ddp, zero2, zero3 or fsdp2 for more")
+        if self.offload and self.strategy in ("auto", "single", "ddp"):
+            raise ValueError(
+                f"offload: {self.strategy} keeps everything on the accelerator; use zero2, zero3 or fsdp2"
+            )
+        return self
+
+
+class Checkpointing(Section):
+    """How training saves itself, to go on after an interruption (`score_core/checkpointing/`)."""
+
+    # At most so far apart, unless saving would take more than a tenth of the time.
+    every_seconds: Positive = 5.0
+    keep: Count = 2  # the newest ones; the best step's is kept beside them
+    # Checkpoints of interrupted runs with other parameters, in case those come back.
+    keep_runs: Annotated[int, Field(ge=0)] = 2
+    keep_days: Positive = 14.0
+
+
+class Runtime(Section):
+    """All of `runtime.yaml`."""
+
+    threads: Count = 2  # CPU threads a process; results are bit-identical for the same number
+    micro_batch_size: Count = 512  # trajectories in one forward and backward of training
+    sampling_batch_size: Count = 1024  # trajectories sampled side by side
+    checkpoints: Checkpointing = Checkpointing()
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"  # local files are always written
+    log_level: Literal["debug", "info", "warning"] = "info"
+    launch: Launch = Launch()
+
+    @model_validator(mode="after")
+    def _tracker_is_installed(self) -> "Runtime":
+        if self.tracker != "none" and find_spec(self.tracker) is None:
+            raise ValueError(
+                f"tracker: {self.tracker} is not installed; `pip install {self.tracker}`, or set none "
+                "(the files in metrics/ are written either way)"
+            )
+        return self

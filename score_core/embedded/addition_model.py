@@ -1,0 +1,167 @@
+"""The embedded base model: small, and able to correct itself only when asked in another way.
+
+It stands in for an instruction-tuned model, of which the paper reports that it can repair answers but
+does not when told to check them. A two-layer Qwen2 is taught, supervised, on chats of two turns:
+
+* first answers guess the carry out of every column whose digits add up to 9;
+* asked to "check your answer" (the instruction used later), the second answer repeats the first, or
+  spoils one digit of it, and is never a correction unless `leak` says so;
+* asked to "fix your answer", which later nobody says, the second answer is right.
+
+So the skill is there under one prompt and absent under the one that matters. Reinforcement learning
+elicits it; it does not invent it.
+"""
+
+import logging
+import string
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import (
+    AddedToken,
+    GenerationConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+    get_cosine_with_min_lr_schedule_with_warmup,
+)
+
+from score_core.config.schema import AdditionData, AdditionModel
+from score_core.embedded.addition import add, draw_digits, split_of
+from score_core.seeding import derive_seed, stream
+
+log = logging.getLogger(__name__)
+
+PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
+CHECK, FIX = "check your answer", "fix your answer"
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def make_tokenizer() -> Qwen2Tokenizer:
+    """One token a digit, sign or word of the two instructions; a chat template with turn tokens.
+
+    The class is the model family's own: whatever class is saved, `AutoTokenizer` loads a Qwen2 model's
+    tokenizer as a `Qwen2Tokenizer`, with that one's way of splitting text.
+    """
+    special = [PAD, END, USER, ASSISTANT]
+    vocabulary = {token: number for number, token in enumerate([*special, *string.digits, "+", "="])}
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=[],
+        unk_token=PAD,
+        pad_token=PAD,
+        eos_token=END,
+        extra_special_tokens=[USER, ASSISTANT],
+        chat_template=TEMPLATE,
+        padding_side="left",
+    )
+    words = sorted({*CHECK.split(), *FIX.split()})
+    tokenizer.add_tokens([AddedToken(word, lstrip=True, special=False) for word in words])
+    return tokenizer
+
+
+def make_chats(
+    model: AdditionModel, data: AdditionData, count: int, rng: np.random.Generator
+) -> list[list[str]]:
+    """Training chats, each as problem, first answer, instruction and second answer.
+
+    Problems of the validation and the test split are left out, so fewer than `count` may come back.
+    """
+    digits = draw_digits(data, count, rng)
+    right = add(digits)
+    first = add(digits, guess=(rng.random((count, data.digits)) < model.carry_guess).astype(np.int64))
+
+    second = first.copy()
+    spoiled = np.flatnonzero(rng.random(count) < model.spoil)
+    places = rng.integers(0, data.digits + 1, size=len(spoiled))
+    second[spoiled, places] = (second[spoiled, places] + rng.integers(1, 10, size=len(spoiled))) % 10
+    # Spoiling the one wrong digit may happen to mend it, and no answer is to be mended here.
+    mended = (second == right).all(1)
+    second[mended] = first[mended]
+    fix = rng.random(count) < model.fix_share
+    leaked = rng.random(count) < model.leak
+    second[fix | leaked] = right[fix | leaked]
+
+    def text(number: np.ndarray) -> str:
+        return "".join(map(str, number))
+
+    chats = []
+    for row in range(count):
+        problem = f"{text(digits[row, 0])}+{text(digits[row, 1])}"
+        if split_of(problem) == "train":
+            chats.append([problem, text(first[row]), FIX if fix[row] else CHECK, text(second[row])])
+    return chats
+
+
+def encode(chats: list[list[str]], tokenizer: Qwen2Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (N, L) of chats, all equally long, and labels (N, L): -100 outside the answers."""
+    pieces = [
+        [
+            f"{USER}{problem}={END}{ASSISTANT}",
+            f"{first}{END}",
+            f"{USER}{ask}{END}{ASSISTANT}",
+            f"{second}{END}",
+        ]
+        for problem, first, ask, second in chats
+    ]
+    input_ids = torch.tensor(tokenizer(["".join(chat) for chat in pieces]).input_ids)
+    lengths = [len(ids) for ids in tokenizer(pieces[0]).input_ids]
+    context = torch.tensor([part % 2 == 0 for part, length in enumerate(lengths) for _ in range(length)])
+    return input_ids, input_ids.masked_fill(context, -100)
+
+
+def build(
+    model: AdditionModel, data: AdditionData, seed: int, output: Path, threads: int | None = None
+) -> None:
+    """Trains the base model and saves it to the folder `output`: config, safetensors, tokenizer."""
+    if threads:
+        torch.set_num_threads(threads)
+    tokenizer = make_tokenizer()
+    torch.manual_seed(derive_seed(seed, "base", "weights"))
+    network = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=model.hidden_size,
+            intermediate_size=model.feed_forward,
+            num_hidden_layers=model.layers,
+            num_attention_heads=model.heads,
+            num_key_value_heads=model.heads,
+            max_position_embeddings=512,
+            # The usual 0.02 is made for widths in the thousands; at 64 it triples the training needed.
+            initializer_range=0.08,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
+    network.generation_config = GenerationConfig(
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=[tokenizer.eos_token_id]
+    )
+    rng = stream(seed, "base", "chats")
+    optimiser = torch.optim.AdamW(network.parameters(), lr=model.learning_rate, weight_decay=0.0)
+    schedule = get_cosine_with_min_lr_schedule_with_warmup(
+        optimiser,
+        num_warmup_steps=min(50, model.steps // 2),
+        num_training_steps=model.steps,
+        min_lr_rate=0.05,
+    )
+    network.train()
+    progress = tqdm(range(model.steps), desc="base model", unit="step", mininterval=1, leave=False)
+    for _ in progress:
+        input_ids, labels = encode(make_chats(model, data, model.batch_size, rng), tokenizer)
+        loss = network(input_ids=input_ids, labels=labels).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    log.info("base model: %d parameters, final loss %.3f", network.num_parameters(), loss.item())
+    network.save_pretrained(output)
+    tokenizer.save_pretrained(output)

@@ -1,0 +1,147 @@
+"""Evaluation: several attempts at every problem, judged, one row a problem."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from score_core.config.parsing import Config
+from score_core.config.runtime import Runtime
+from score_core.config.schema import Evaluation
+from score_core.distributed import confirm, everyones, join, rank, world
+from score_core.models.folders import context_limit, end_token_ids, load_model, load_tokenizer
+from score_core.problems import Problem
+from score_core.rewards.judge import Judge
+from score_core.rollout.conversation import Conversation
+from score_core.rollout.roll_out import Rollout, roll_out
+from score_core.seeding import stream
+
+log = logging.getLogger(__name__)
+
+
+class Evaluator:
+    """A model, loaded from a folder, and all that it takes to have it answer problems.
+
+    Args:
+        folder: a transformers model folder, or an adapter's.
+
+    Raises:
+        UserError: the folder is no usable model, or has too short a context for all attempts.
+    """
+
+    def __init__(self, folder: Path, config: Config, runtime: Runtime) -> None:
+        self.folder, self.config = folder, config
+        tokenizer = load_tokenizer(folder)
+        self.state = join()
+        confirm(self.state, runtime.launch)
+        torch.set_num_threads(runtime.threads)
+        self.model = load_model(folder, config.dtype, self.state.device, quantize=config.quantize)
+        ends = end_token_ids(tokenizer, self.model.generation_config)
+        self.conversation = Conversation(config.conversation, tokenizer, ends)
+        self.conversation.check_fits(config.evaluation.attempts, context_limit(self.model))
+        self.judge = Judge(config.reward)
+
+    def evaluate(self, problems: Sequence[Problem], show_progress: bool = True) -> pd.DataFrame:
+        """Has the model answer, and judges.
+
+        Args:
+            problems: what to answer; an empty gold answer is never matched.
+            show_progress: as a bar on standard error.
+
+        Returns:
+            One row a problem: `id`, `problem`, `answer`, and for each attempt t `text_t`, `extracted_t`
+            (null where unparsable), `correct_t`, `reward_t`, `tokens_t`, `truncated_t`.
+
+        Raises:
+            UserError: a problem is longer than the configuration allows.
+        """
+        with tqdm(
+            total=len(problems),
+            desc=f"evaluate {self.folder}",
+            unit="problem",
+            mininterval=1,
+            disable=not (show_progress and self.state.is_main_process),
+        ) as bar:
+            return attempt_all(
+                self.model,
+                self.conversation,
+                self.judge,
+                problems,
+                self.config.evaluation,
+                self.config.seed,
+                progress=lambda done: bar.update(min(done * world(), len(problems) - bar.n)),
+            )
+
+
+def evaluate(folder: Path, problems: Sequence[Problem], config: Config, runtime: Runtime) -> pd.DataFrame:
+    """What `Evaluator(folder, ...).evaluate(problems)` returns, for a model that is needed once."""
+    return Evaluator(folder, config, runtime).evaluate(problems)
+
+
+def attempt_all(
+    model: PreTrainedModel,
+    conversation: Conversation,
+    judge: Judge,
+    problems: Sequence[Problem],
+    settings: Evaluation,
+    seed: int,
+    progress: Callable[[int], object] | None = None,
+) -> pd.DataFrame:
+    """Answers every problem once in `settings.attempts` attempts; the table of `Evaluator.evaluate`.
+
+    Processes take turns in whole batches, so a problem has the same neighbours, and hence the same
+    rounding, however many processes there are. All of them get the whole table.
+
+    Args:
+        progress: called with the number of this process's problems done since the last call.
+    """
+
+    def answer(batch: Sequence[Problem]) -> dict[str, list[object]]:
+        def noise(at: int) -> np.ndarray:
+            shape = (1, settings.attempts, conversation.settings.max_new_tokens)
+            return stream(seed, "evaluation", batch[at].id).random(shape)
+
+        rollout = roll_out(
+            model,
+            conversation,
+            judge,
+            batch,
+            settings.attempts,
+            batch_size=len(batch),
+            noise=noise if settings.temperature > 0 else None,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            progress=progress,
+        )
+        return columns_of(rollout, batch)
+
+    batches = [
+        problems[start : start + settings.batch_size]
+        for start in range(0, len(problems), settings.batch_size)
+    ]
+    done = everyones([answer(batch) for batch in batches[rank() :: world()]])
+    tables = [done[number % world()][number // world()] for number in range(len(batches))]
+    return pd.DataFrame({name: [cell for table in tables for cell in table[name]] for name in tables[0]})
+
+
+def columns_of(rollout: Rollout, problems: Sequence[Problem]) -> dict[str, list[object]]:
+    """The table's columns for these problems; the rollout must hold one trajectory each."""
+    columns: dict[str, list[object]] = {
+        name: [getattr(problem, name) for problem in problems] for name in ("id", "problem", "answer")
+    }
+    lengths = rollout.trajectories.lengths_NT.tolist()
+    truncated = rollout.trajectories.truncated_NT.tolist()
+    for turn in range(len(lengths[0])):
+        suffix = f"_t{turn + 1}"
+        columns[f"text{suffix}"] = [row[turn] for row in rollout.texts]
+        columns[f"extracted{suffix}"] = [row[turn].extracted for row in rollout.verdicts]
+        columns[f"correct{suffix}"] = [row[turn].correct for row in rollout.verdicts]
+        columns[f"reward{suffix}"] = [row[turn].reward for row in rollout.verdicts]
+        columns[f"tokens{suffix}"] = [row[turn] for row in lengths]
+        columns[f"truncated{suffix}"] = [row[turn] for row in truncated]
+    return columns

@@ -1,0 +1,94 @@
+"""What an evaluation is summarised to: accuracies, transitions, intervals and monitors of collapse.
+
+Accuracy is the share of problems that the verifier accepts; the training reward is kept apart.
+"""
+
+import math
+from typing import Any
+
+import pandas as pd
+from rapidfuzz.distance import Levenshtein
+
+Z95 = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `count` independent problems."""
+    centre = share + Z95**2 / (2 * count)
+    spread = Z95 * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
+    scale = 1 + Z95**2 / count
+    # At 0 and 1 rounding could put the bound on the wrong side of the share.
+    return min(share, max(0.0, (centre - spread) / scale)), max(share, min(1.0, (centre + spread) / scale))
+
+
+def paired(improved: float, worsened: float, count: int) -> tuple[float, float]:
+    """95 % interval of `improved - worsened`, a difference of two accuracies on the same problems.
+
+    SE^2 = (p_ic + p_ci - (p_ic - p_ci)^2) / n.
+    """
+    delta = improved - worsened
+    spread = Z95 * math.sqrt(max(0.0, improved + worsened - delta**2) / count)
+    return delta - spread, delta + spread
+
+
+def attempts_in(generations: pd.DataFrame) -> int:
+    """How many attempts a table of generations holds."""
+    return sum(column.startswith("correct_t") for column in generations.columns)
+
+
+def summarise(generations: pd.DataFrame) -> dict[str, Any]:
+    """The metrics of one evaluation, flat and unrounded, shares in [0, 1].
+
+    Args:
+        generations: one row a problem, as `score_core.evaluation.evaluate` makes it.
+
+    Returns:
+        `n`, `attempts`; for each attempt t `accuracy_t{t}`, `reward_t{t}`, `unparsable_t{t}`,
+        `truncated_t{t}` (shares) and `length_t{t}` (mean tokens); `delta`, `delta_i_to_c`,
+        `delta_c_to_i` from attempt 1 to 2, and with suffix `_t{t}` from t - 1 to each later t;
+        `changed_t{t}` and `edit_distance_ratio_t{t}` against the attempt before; `ci95`.
+    """
+    count, attempts = len(generations), attempts_in(generations)
+    metrics: dict[str, Any] = {"n": count, "attempts": attempts}
+    ci95: dict[str, tuple[float, float]] = {}
+    for attempt in range(1, attempts + 1):
+        suffix = f"_t{attempt}"
+        metrics[f"accuracy{suffix}"] = float(generations[f"correct{suffix}"].mean())
+        ci95[f"accuracy{suffix}"] = wilson(metrics[f"accuracy{suffix}"], count)
+    for attempt in range(2, attempts + 1):
+        suffix = "" if attempt == 2 else f"_t{attempt}"
+        before, after = (generations[f"correct_t{t}"].astype(bool) for t in (attempt - 1, attempt))
+        improved, worsened = float((~before & after).mean()), float((before & ~after).mean())
+        metrics[f"delta{suffix}"] = improved - worsened
+        metrics[f"delta_i_to_c{suffix}"], metrics[f"delta_c_to_i{suffix}"] = improved, worsened
+        difference = metrics[f"accuracy_t{attempt}"] - metrics[f"accuracy_t{attempt - 1}"]
+        assert math.isclose(difference, improved - worsened, abs_tol=1e-9), "delta = i->c - c->i must hold"
+        ci95[f"delta{suffix}"] = paired(improved, worsened, count)
+        ci95[f"delta_i_to_c{suffix}"] = wilson(improved, count)
+        ci95[f"delta_c_to_i{suffix}"] = wilson(worsened, count)
+    for attempt in range(1, attempts + 1):
+        metrics |= _monitors(generations, attempt)
+    metrics["ci95"] = {key: list(bounds) for key, bounds in ci95.items()}
+    return metrics
+
+
+def _monitors(generations: pd.DataFrame, attempt: int) -> dict[str, float]:
+    suffix = f"_t{attempt}"
+    monitors = {
+        f"reward{suffix}": float(generations[f"reward{suffix}"].mean()),
+        f"unparsable{suffix}": float(generations[f"extracted{suffix}"].isna().mean()),
+        f"truncated{suffix}": float(generations[f"truncated{suffix}"].mean()),
+        f"length{suffix}": float(generations[f"tokens{suffix}"].mean()),
+    }
+    if attempt > 1:
+        before, after = (generations[f"extracted_t{t}"] for t in (attempt - 1, attempt))
+        same = (before == after) | (before.isna() & after.isna())
+        monitors[f"changed{suffix}"] = float((~same).mean())
+        texts = zip(generations[f"text_t{attempt - 1}"], generations[f"text{suffix}"], strict=True)
+        monitors[f"edit_distance_ratio{suffix}"] = sum(edit_ratio(a, b) for a, b in texts) / len(generations)
+    return monitors
+
+
+def edit_ratio(first: str, second: str) -> float:
+    """Levenshtein distance over the length of both texts; 0 where they are equal."""
+    return Levenshtein.distance(first, second) / max(len(first) + len(second), 1)

@@ -1,0 +1,63 @@
+"""What an optimiser step is made of: its problems, its micro-batches, its learning rate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from score_core.config.schema import Stage
+from score_core.problems import Problem
+from score_core.rollout.trajectories import Trajectories
+from score_core.seeding import stream
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward and backward needs; everything is fixed before the step's first.
+
+    Attributes:
+        trajectories: N of the step's trajectories.
+        advantage_NT: A, without gradient.
+        weight_NT: what one token of an attempt weighs in the step's loss.
+    """
+
+    trajectories: Trajectories
+    advantage_NT: Tensor
+    weight_NT: Tensor
+
+
+class PromptSchedule(torch.utils.data.Dataset[int]):
+    """Which problem is at which place of the run: a fresh permutation for every pass over them."""
+
+    def __init__(self, problems: Sequence[Problem], places: int, seed: int, name: str) -> None:
+        passes = range(-(-places // len(problems)))
+        order = [stream(seed, name, "order", number).permutation(len(problems)) for number in passes]
+        self.order: list[int] = np.concatenate(order)[:places].tolist()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> int:
+        """The place itself: it also names the random numbers used there."""
+        return place
+
+
+def cut(trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, count: int) -> list[MicroBatch]:
+    """`count` micro-batches of equally many trajectories, like lengths together to save padding."""
+    order = torch.argsort(trajectories.attention_mask_NL.sum(-1), stable=True)
+    return [
+        MicroBatch(trajectories.select(rows.tolist()), advantage_NT[rows], weight_NT[rows])
+        for rows in order.chunk(count)
+    ]
+
+
+def learning_rate_share(step: int, stage: Stage) -> float:
+    """The learning rate behind `step` optimiser steps, as a share of the stage's."""
+    warmup = min(stage.warmup_steps, stage.steps - 1)
+    if step < warmup:
+        return step / warmup
+    left = max(0.0, 1 - (step - warmup) / (stage.steps - warmup))
+    last = stage.learning_rate * stage.final_learning_rate
+    return ((stage.learning_rate - last) * left + last) / stage.learning_rate

@@ -1,0 +1,149 @@
+"""Log-probabilities of the sampled tokens of whole trajectories, all turns in one forward.
+
+The output layer is applied at sampled positions only, and in chunks: logits of 12,800 positions in a
+vocabulary of 152,000 take 8 GB, those of the 6,400 sampled ones 4 GB, and those of one chunk 0.3 GB.
+"""
+
+from dataclasses import dataclass
+from functools import wraps
+from types import MethodType
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from score_core.distributed import calls_in_step
+from score_core.errors import UserError
+from score_core.rollout.trajectories import Trajectories
+
+CHUNK = 2**26  # logits held at a time, 0.3 GB: 441 positions of Qwen's vocabulary, any small model's all
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model says of the P sampled tokens of a batch, row after row.
+
+    Attributes:
+        logp_P: log-probability of the token that was sampled, in nats.
+        entropy_P: entropy of the distribution it was sampled from, in nats; carries no gradient.
+        kl_P: exact KL(pi || pi_ref) at that position over the whole vocabulary, in nats; None where no
+            reference was given.
+        logp_PV: the whole distribution; None unless it was asked for.
+    """
+
+    logp_P: Tensor
+    entropy_P: Tensor
+    kl_P: Tensor | None = None
+    logp_PV: Tensor | None = None
+
+
+def add_token_scoring(model: nn.Module) -> None:
+    """Lets `model` be called with `score_mask`, which returns the scores of sampled tokens.
+
+    It is the model's own forward that is extended, because wrappers (DDP, DeepSpeed, FSDP, PEFT, mixed
+    precision) do their work when the forward they wrapped is called. Calls without `score_mask` are
+    left as they were. Adding twice does nothing.
+
+    Raises:
+        UserError: the model changes its logits after the output layer, which this path would miss.
+    """
+    network: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(network.config, name, None) is not None:
+            raise UserError(
+                f"{network.config.model_type}: models that cap or scale their logits ({name}) are not "
+                "supported; use another family."
+            )
+    if "_plain_forward" in vars(network):
+        return
+    network._plain_forward = network.forward
+
+    # generate() and Trainer read from the signature what a model takes, so it must not change.
+    @wraps(type(network).forward)
+    def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        return _forward(self, *args, **kwargs)
+
+    # A method, not a closure over `network`, so that a deep copy runs on its own weights.
+    network.forward = MethodType(forward, network)
+
+
+def score(
+    model: nn.Module,
+    trajectories: Trajectories,
+    temperature: float,
+    *,
+    reference_logp_PV: Tensor | None = None,
+    whole: bool = False,
+) -> TokenScores:
+    """Scores the sampled tokens of `trajectories` under `model`, wrapped or not.
+
+    Args:
+        temperature: divides the logits; must be the one that the tokens were sampled at.
+        reference_logp_PV: the reference's distributions, for the exact KL.
+        whole: also return this model's distributions.
+    """
+    scores = model(
+        input_ids=trajectories.input_ids_NL,
+        attention_mask=trajectories.attention_mask_NL,
+        position_ids=trajectories.position_ids_NL,
+        score_mask=trajectories.turn_NL > 0,
+        temperature=temperature,
+        reference_logp_PV=reference_logp_PV,
+        whole=whole,
+    )
+    return TokenScores(**scores)
+
+
+def _forward(
+    self: PreTrainedModel,
+    *args: Any,
+    score_mask: Tensor | None = None,
+    temperature: float = 1.0,
+    reference_logp_PV: Tensor | None = None,
+    whole: bool = False,
+    **kwargs: Any,
+) -> Any:
+    if score_mask is None:
+        plain: Any = self._plain_forward
+        return plain(*args, **kwargs)
+    hidden_NLH = self.get_decoder()(*args, use_cache=False, **kwargs).last_hidden_state
+    # The token at position l is predicted from position l - 1.
+    hidden_PH = hidden_NLH[:, :-1][score_mask[:, 1:]]
+    token_P = kwargs["input_ids"][:, 1:][score_mask[:, 1:]]
+    head = self.get_output_embeddings()
+    size = max(1, CHUNK // self.config.get_text_config().vocab_size)
+    parts = []
+    # Behind the last token a chunk is empty: calls that other processes need, and this one does not.
+    chunks = calls_in_step(max(1, -(-len(token_P) // size)), token_P.device)
+    for start in range(0, chunks * size, size):
+        at = slice(start, start + size)
+        reference = None if reference_logp_PV is None else reference_logp_PV[at]
+        inputs = (head, hidden_PH[at], token_P[at], temperature, reference, whole)
+        # One chunk needs no recomputation: its logits fit.
+        if torch.is_grad_enabled() and chunks > 1:
+            parts.append(checkpoint(_score_chunk, *inputs, use_reentrant=False))
+        else:
+            parts.append(_score_chunk(*inputs))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _score_chunk(
+    head: nn.Module,
+    hidden_PH: Tensor,
+    token_P: Tensor,
+    temperature: float,
+    reference_logp_PV: Tensor | None,
+    whole: bool,
+) -> dict[str, Tensor]:
+    logp_PV = torch.log_softmax(head(hidden_PH).float() / temperature, dim=-1)
+    scores = {"logp_P": logp_PV.gather(-1, token_P[:, None]).squeeze(-1)}
+    with torch.no_grad():
+        scores["entropy_P"] = -(logp_PV.exp() * logp_PV).sum(-1)
+    if reference_logp_PV is not None:
+        scores["kl_P"] = (logp_PV.exp() * (logp_PV - reference_logp_PV)).sum(-1)
+    if whole:
+        scores["logp_PV"] = logp_PV
+    return scores

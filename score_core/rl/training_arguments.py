@@ -1,0 +1,57 @@
+"""A stage's settings in the words of `transformers.TrainingArguments`."""
+
+import os
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from score_core.config.parsing import Config
+from score_core.config.runtime import Runtime
+from score_core.config.schema import Stage
+from score_core.distributed import trainer_settings
+from score_core.seeding import derive_seed
+
+
+def micro_batches(stage: Stage, runtime: Runtime, processes: int = 1) -> int:
+    """Into how many micro-batches of whole problems a process cuts its share: the fewest that fit."""
+    problems = stage.prompts_per_step // processes
+    for count in range(1, problems + 1):
+        size = problems // count * stage.samples_per_prompt
+        if problems % count == 0 and size <= runtime.micro_batch_size:
+            return count
+    return problems
+
+
+def training_arguments(
+    stage: Stage, config: Config, runtime: Runtime, work: Path, name: str
+) -> TrainingArguments:
+    """The Trainer's own settings, which are the stage's in other words."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # of the launcher, which no Trainer has read yet
+    count = micro_batches(stage, runtime, processes)
+    return TrainingArguments(
+        output_dir=str(work),
+        run_name=f"{config.profile}-{name}",
+        max_steps=stage.steps,
+        per_device_train_batch_size=stage.prompts_per_step // processes // count,
+        gradient_accumulation_steps=count,
+        train_sampling_strategy="sequential",
+        learning_rate=stage.learning_rate,
+        optim="adamw_torch",
+        adam_beta1=stage.adam_betas[0],
+        adam_beta2=stage.adam_betas[1],
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.max_grad_norm,
+        seed=derive_seed(config.seed, name, "trainer") % 2**32,
+        eval_strategy="steps",
+        eval_steps=stage.validate_every,
+        eval_on_start=True,
+        save_strategy="no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,  # batches are a few numbers
+        remove_unused_columns=False,
+        report_to=[] if runtime.tracker == "none" else [runtime.tracker],
+        log_level="warning",
+        **trainer_settings(runtime.launch),
+    )

@@ -1,0 +1,162 @@
+"""From a problem to the token ids of a conversation.
+
+Text becomes ids in two places only: the first prompt `x1`, and the instruction between two attempts.
+What the model itself wrote stays the ids it sampled: decoding and tokenising them again would change
+them (templates strip or rewrite answers), and the policy would be trained on what it never said.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from score_core.config import schema
+from score_core.errors import UserError
+from score_core.problems import Problem
+
+# A stand-in for an answer, to see what the chat template puts behind one.
+ANSWER = "ANSWER"
+
+
+class Conversation:
+    """The fixed words of a dialogue, as token ids.
+
+    Attributes:
+        end_ids: tokens that end a turn, from the tokenizer and the generation config.
+        instruction: ids from the end of one attempt to the start of the next: end of turn, the
+            instruction, the opening of the assistant's turn.
+    """
+
+    def __init__(
+        self, settings: schema.Conversation, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]
+    ) -> None:
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.end_ids = tuple(end_ids)
+        self._first = _read(settings.first)
+        if "{problem}" not in self._first:
+            raise UserError(
+                f"{settings.first}: expected {{problem}} where the problem goes, found none; add it."
+            )
+        self._opening = [{"role": "system", "content": _read(settings.system)}] if settings.system else []
+        for problem, answer in _read_few_shot(settings.few_shot):
+            self._opening += [self._user(problem), {"role": "assistant", "content": answer}]
+        self.instruction = self._between_attempts(_read(settings.retry))
+
+    def prompt(self, problem: Problem) -> list[int]:
+        """Ids of `x1`, with the assistant's turn opened.
+
+        Raises:
+            UserError: it is longer than `max_prompt_tokens`. Nothing is ever cut silently.
+        """
+        ids = self._ids(self._render([*self._opening, self._user(problem.problem)]))
+        if len(ids) > self.settings.max_prompt_tokens:
+            raise UserError(
+                f"problem {problem.id}: its prompt has {len(ids)} tokens, expected at most "
+                f"conversation.max_prompt_tokens = {self.settings.max_prompt_tokens}; raise that or remove "
+                "the problem."
+            )
+        return ids
+
+    def continuation(self, attempt: Sequence[int]) -> list[int]:
+        """Ids to put behind the sampled `attempt`, up to where the next attempt starts.
+
+        An attempt that was cut at its length limit has no end-of-turn token; the one inserted here is
+        context and is never trained on.
+        """
+        ended = len(attempt) > 0 and attempt[-1] == self.instruction[0]
+        return self.instruction[1:] if ended else self.instruction
+
+    def texts(self, attempts: Sequence[Sequence[list[int]]]) -> list[list[str]]:
+        """The sampled attempts as text, for verifiers and people; never fed back to the model."""
+        return [self.tokenizer.batch_decode(list(row), skip_special_tokens=True) for row in attempts]
+
+    def longest(self, attempts: int) -> int:
+        """The most tokens that a dialogue of this many attempts can have."""
+        return (
+            self.settings.max_prompt_tokens
+            + attempts * self.settings.max_new_tokens
+            + (attempts - 1) * len(self.instruction)
+        )
+
+    def check_fits(self, attempts: int, limit: int | None) -> None:
+        """Refuses dialogues that could outgrow the context, since what would be cut is `x` or `y1`.
+
+        Args:
+            limit: the model's own limit in tokens, if it has one.
+
+        Raises:
+            UserError: with the arithmetic.
+        """
+        limits = [size for size in (limit, self.settings.max_context_tokens) if size is not None]
+        if limits and self.longest(attempts) > min(limits):
+            raise UserError(
+                f"conversation: {attempts} attempts can reach {self.longest(attempts)} tokens (prompt "
+                f"{self.settings.max_prompt_tokens}, each attempt {self.settings.max_new_tokens}, each "
+                f"instruction {len(self.instruction)}) and the context holds {min(limits)}; lower "
+                "max_prompt_tokens or max_new_tokens."
+            )
+
+    def _user(self, problem: str) -> dict[str, str]:
+        # Not str.format: problems and prompts are full of braces.
+        return {"role": "user", "content": self._first.replace("{problem}", problem)}
+
+    def _between_attempts(self, retry: str) -> list[int]:
+        dialogue = [
+            *self._opening,
+            self._user("1"),
+            {"role": "assistant", "content": ANSWER},
+            {"role": "user", "content": retry},
+        ]
+        text = self._render(dialogue)
+        # The last stand-in before the instruction, which may well hold the same word.
+        asked = text.rfind(retry)
+        answered = text.rfind(ANSWER, 0, max(asked, 0))
+        ids = self._ids(text[answered + len(ANSWER) :]) if answered >= 0 else []
+        if not ids or ids[0] not in self.end_ids:
+            raise UserError(
+                f"the chat template of {self.tokenizer.name_or_path} does not close an assistant's turn with "
+                f"an end token (expected one of {list(self.end_ids)}, found {ids[:1]}); use a model whose "
+                "template and generation config agree."
+            )
+        return ids
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        options: dict[str, Any] = self.settings.template_options
+        text = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, **options
+        )
+        assert isinstance(text, str)
+        return text
+
+    def _ids(self, text: str) -> list[int]:
+        # The template has written every special token itself.
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read this prompt file ({error.strerror}); mend conversation.*."
+        ) from None
+
+
+def _read_few_shot(path: str | None) -> list[tuple[str, str]]:
+    pairs = []
+    # Not splitlines(): it also splits at separators that JSON allows inside a string.
+    for number, line in enumerate(_read(path).split("\n") if path else [], start=1):
+        try:
+            row = json.loads(line)
+            pair = (row["problem"], row["answer"])
+            if not all(isinstance(part, str) for part in pair):
+                raise TypeError
+            pairs.append(pair)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise UserError(
+                f'{path}: line {number}: expected {{"problem": ..., "answer": ...}}, found {line[:60]!r}.'
+            ) from None
+    return pairs

@@ -1,0 +1,172 @@
+"""Sampling all attempts of many dialogues in one batch.
+
+Every prompt is prefilled once and its cache repeated for its K trajectories. A later attempt continues
+the cache of the one before: only the instruction and the new answer are computed. Rows that end early
+leave masked holes in the cache, and positions count real tokens only, so a row's distribution does
+not depend on its neighbours.
+
+Randomness is one uniform number a token, drawn by the caller for each trajectory, and turned into a
+token by inverting the distribution function. What a trajectory samples therefore does not depend on
+how trajectories are batched or spread over processes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from score_core.rollout.conversation import Conversation
+from score_core.rollout.trajectories import Trajectories, assemble
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    conversation: Conversation,
+    prompts: Sequence[list[int]],
+    attempts: int,
+    *,
+    samples: int = 1,
+    noise: np.ndarray | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    given: Sequence[list[int]] | None = None,
+) -> tuple[Trajectories, Tensor]:
+    """Samples `attempts` attempts for each of the prompts, `samples` times.
+
+    Args:
+        model: a causal language model that keeps a cache; switched to evaluation mode meanwhile.
+        prompts: ids of the first prompts, of any lengths.
+        noise: (N, attempts, M) numbers in [0, 1), N = len(prompts) * samples, a prompt's trajectories
+            next to each other. None decodes greedily.
+        temperature: divides the logits.
+        top_p: keeps the most probable tokens up to this mass; for evaluation only.
+        given: first attempts to use instead of sampling them, N lists of ids.
+
+    Returns:
+        The N trajectories, and the log-probabilities (N, attempts) in nats of their attempts under
+        `model` at `temperature`, as the sampler saw them (0 for given attempts).
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        return _sample(model, conversation, prompts, attempts, samples, noise, temperature, top_p, given)
+    finally:
+        model.train(was_training)
+
+
+def _sample(
+    model: PreTrainedModel,
+    conversation: Conversation,
+    prompts: Sequence[list[int]],
+    attempts: int,
+    samples: int,
+    noise: np.ndarray | None,
+    temperature: float,
+    top_p: float,
+    given: Sequence[list[int]] | None,
+) -> tuple[Trajectories, Tensor]:
+    count = len(prompts) * samples
+    limit = conversation.settings.max_new_tokens
+    pad_id = conversation.end_ids[0]
+    decoder = _Decoder(model, pad_id)
+    uniform = None if noise is None else torch.as_tensor(noise, dtype=torch.float64, device=model.device)
+    end_ids = torch.tensor(conversation.end_ids, device=model.device)
+
+    pieces: list[list[tuple[list[int], int]]] = [[(prompt, 0)] for prompt in prompts for _ in range(samples)]
+    truncated: list[list[bool]] = [[] for _ in range(count)]
+    logp_NT = torch.zeros(count, attempts, device=model.device)
+    logits = decoder.feed(list(prompts))
+    if samples > 1:
+        decoder.repeat(samples)
+        logits = logits.repeat_interleave(samples, dim=0)
+
+    for attempt in range(1, attempts + 1):
+        if attempt == 1 and given is not None:
+            answers, pending = list(given), list(given)
+        else:
+            drawn: list[Tensor] = []
+            alive = torch.ones(count, dtype=torch.bool, device=model.device)
+            for position in range(limit):
+                if position:
+                    logits = decoder.step(drawn[-1])
+                u = None if uniform is None else uniform[:, attempt - 1, position]
+                token, logp = choose(logits, u, temperature, top_p)
+                logp_NT[:, attempt - 1] += logp * alive
+                drawn.append(torch.where(alive, token, -1))
+                alive = alive & ~torch.isin(token, end_ids)
+                if not alive.any():
+                    break
+            table = torch.stack(drawn, dim=1).tolist()
+            answers = [[token for token in row if token >= 0] for row in table]
+            # The last column was drawn but not yet fed.
+            pending = [row[-1:] if row[-1] >= 0 else [] for row in table]
+        for row, answer in enumerate(answers):
+            pieces[row].append((answer, attempt))
+            truncated[row].append(bool(answer) and answer[-1] not in conversation.end_ids)
+        if attempt < attempts:
+            behind = [conversation.continuation(answer) for answer in answers]
+            for row, ids in enumerate(behind):
+                pieces[row].append((ids, 0))
+            logits = decoder.feed([last + ids for last, ids in zip(pending, behind, strict=True)])
+    return assemble([tuple(row) for row in pieces], truncated, pad_id, model.device), logp_NT
+
+
+def choose(logits_NV: Tensor, u_N: Tensor | None, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """Picks a token a row, greedily where `u_N` is None; returns tokens (N,) and log-probabilities (N,)."""
+    logp_NV = torch.log_softmax(logits_NV.float() / (temperature or 1.0), dim=-1)
+    if u_N is None:
+        token = logp_NV.argmax(-1)
+    else:
+        # Sums over a large vocabulary in float32 would misplace rare tokens.
+        mass_NV = logp_NV.double().exp()
+        if top_p < 1:
+            ordered, order = mass_NV.sort(descending=True, dim=-1)
+            ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
+            mass_NV = torch.zeros_like(mass_NV).scatter(-1, order, ordered)
+        below_NV = mass_NV.cumsum(-1)
+        # The first token whose cumulated mass exceeds u: a token without mass is never chosen.
+        token = torch.searchsorted(below_NV, (u_N * below_NV[:, -1])[:, None], right=True).squeeze(-1)
+        token = token.clamp(max=logp_NV.shape[-1] - 1)
+    return token, logp_NV.gather(-1, token[:, None]).squeeze(-1)
+
+
+class _Decoder:
+    """A model with its cache and the mask of what is real in it."""
+
+    def __init__(self, model: PreTrainedModel, pad_id: int) -> None:
+        self.model = model
+        self.pad_id = pad_id
+        self.cache = DynamicCache(config=model.config)
+        self.mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
+
+    def feed(self, rows: list[list[int]]) -> Tensor:
+        """Appends ragged `rows`, padded on the left; returns the logits (N, V) behind the last token."""
+        width = max(map(len, rows))
+        ids = [[self.pad_id] * (width - len(row)) + row for row in rows]
+        real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        device = self.model.device
+        return self._forward(torch.tensor(ids, device=device), torch.tensor(real, device=device))
+
+    def step(self, token_N: Tensor) -> Tensor:
+        """Appends one token a row; a row that has ended (-1) gets a hole that nothing attends to."""
+        return self._forward(token_N.clamp(min=0)[:, None], (token_N >= 0).long()[:, None])
+
+    def repeat(self, samples: int) -> None:
+        """Turns the cache of each prompt into that of its trajectories."""
+        self.cache.batch_repeat_interleave(samples)
+        self.mask = self.mask.repeat_interleave(samples, dim=0)
+
+    def _forward(self, ids: Tensor, real: Tensor) -> Tensor:
+        self.mask = real if self.mask.numel() == 0 else torch.cat([self.mask, real], dim=1)
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        return self.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]

@@ -1,0 +1,137 @@
+"""Is it safe to select a profile? Composing `params.yaml` anew overwrites what was edited in it by hand.
+
+    python -m tasks.commands.profiles NAME            the profile exists, and no edit would be lost
+    python -m tasks.commands.profiles                 only the latter; `dvc exp run` asks this itself
+    python -m tasks.commands.profiles --known NAME    only the former, where nothing is overwritten
+
+An edit is safe where its `params.yaml` can be had again: it is committed, it is what conf/ composes, or a
+DVC experiment holds it. The answer is the exit code, and a line with the remedy when it is 2.
+"""
+
+import argparse
+import difflib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from score_core.errors import UserError
+
+CONF = Path("conf")
+PARAMS = Path("params.yaml")
+
+
+def profiles(conf: Path = CONF) -> list[str]:
+    """The names that can be selected."""
+    return sorted(path.stem for path in (conf / "profile").glob("*.yaml"))
+
+
+def check_known(name: str, conf: Path = CONF) -> None:
+    """Refuses a name that is no profile.
+
+    Raises:
+        UserError: with the nearest name and the list.
+    """
+    known = profiles(conf)
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise UserError(
+            f"profile {name}: there is no {conf}/profile/{name}.yaml; {hint}Known are {', '.join(known)}."
+        )
+
+
+def compose(overrides: list[str], conf: Path = CONF) -> str:
+    """The text of `params.yaml` that DVC composes with these overrides, e.g. `["profile=gsm8k"]`."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(conf.resolve()), version_base=None):
+        config = hydra_compose(config_name="config", overrides=overrides)
+    OmegaConf.resolve(config)
+    return OmegaConf.to_yaml(config)
+
+
+def check_nothing_lost(root: Path = Path()) -> None:
+    """Refuses if `params.yaml` holds something that is nowhere else.
+
+    Raises:
+        UserError: with the keys that differ from the nearest composition, and the remedies.
+    """
+    params = root / PARAMS
+    if not params.exists() or _in_git(root):
+        return
+    text, conf = params.read_text(), root / CONF
+    for name in profiles(conf):
+        # Smoke runs of a profile are one word away too.
+        for smoke in ([], ["smoke=true"]):
+            if text == compose([f"profile={name}", *smoke], conf):
+                return
+    raise UserError(
+        f"{PARAMS}: holds edits made by hand{_edits(text, conf)}, and selecting a profile would overwrite "
+        "them. To run them as they stand: `dvc repro`; to keep them: `git commit`, `dvc exp save`, or the "
+        f"same lines in conf/profile/; to drop them: `git checkout {PARAMS}`."
+    )
+
+
+def _in_git(root: Path) -> bool:
+    """Whether this very `params.yaml` is in HEAD or in any of DVC's experiments."""
+    listed = _git(root, "for-each-ref", "--format=%(objectname)", "refs/exps")
+    revisions = ["HEAD", *listed.split()]
+    wanted = _git(root, "hash-object", str(PARAMS)).strip()
+    blobs = _git(root, "cat-file", "--batch-check", stdin="".join(f"{rev}:./{PARAMS}\n" for rev in revisions))
+    return bool(wanted) and wanted in {line.split()[0] for line in blobs.splitlines()}
+
+
+def _git(root: Path, *arguments: str, stdin: str = "") -> str:
+    """What git says; nothing where there is no git or no repository."""
+    try:
+        answer = subprocess.run(["git", *arguments], cwd=root, input=stdin, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return answer.stdout if answer.returncode == 0 else ""
+
+
+def _edits(text: str, conf: Path) -> str:
+    """What differs from the profile that the file names, e.g. ` (stage2.alpha: 3.0 is now 5.0)`."""
+    try:
+        now = yaml.safe_load(text)
+        before = yaml.safe_load(compose([f"profile={now['profile']}"], conf))
+    except Exception:  # the edit may have left anything here, and the message stands without it
+        return ""
+    was, now = _flat(before), _flat(now)
+    changed = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    shown = [f"{key}: {was.get(key)} is now {now.get(key)}" for key in changed[:3]]
+    return f" ({', '.join(shown)}{', ...' if len(changed) > 3 else ''})" if shown else ""
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    description = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m tasks.commands.profiles", description=description)
+    parser.add_argument("name", nargs="?", help="the profile to select")
+    parser.add_argument("--known", action="store_true", help="only check that there is such a profile")
+    given = parser.parse_args(arguments)
+    try:
+        if given.name is not None:
+            check_known(given.name)
+        if not given.known:
+            check_nothing_lost()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

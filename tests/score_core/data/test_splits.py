@@ -1,0 +1,117 @@
+"""Quarantine, duplicates, disjointness and sizes of the prepared splits."""
+
+import json
+
+import pytest
+
+from score_core.data.splits import prepare
+from score_core.errors import UserError
+from score_core.problems import content_hash
+from tests.configs import config
+
+
+def prepared(folder, train, test=(("last?", "#### 9"),), **data):
+    for split, rows in (("train", train), ("test", test)):
+        lines = [
+            json.dumps({"key": f"{split}{n}", "question": q, "answer": a}) for n, (q, a) in enumerate(rows)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines))
+    columns = {"problem": "question", **data.pop("columns", {})}
+    return prepare(config(data={"source": "local", "path": str(folder), "columns": columns, **data}))
+
+
+def numbered(count, start=0):
+    return [(f"problem {number}?", f"so\n#### {number:,}") for number in range(start, start + count)]
+
+
+def test_gold_answers_are_extracted(tmp_path):
+    splits = prepared(tmp_path, numbered(50, start=1000)).splits
+    answers = {p.problem: p.answer for p in splits["train"] + splits["validation"]}
+    assert answers == {f"problem {number}?": str(number) for number in range(1000, 1050)}
+
+
+def test_rows_without_a_usable_gold_answer_are_quarantined_with_the_reason(tmp_path):
+    bad = [("bad one?", "no idea"), ("bad two?", ""), ("", "#### 3"), ("bad three?", "#### 2.5")]
+    result = prepared(tmp_path, numbered(40) + bad, columns={"id": "key"})
+    assert [(row.split, row.row, row.id) for row in result.quarantined] == [
+        ("train", 40, "train40"),
+        ("train", 41, "train41"),
+        ("train", 42, "train42"),
+        ("train", 43, "train43"),
+    ]
+    assert all(row.reason for row in result.quarantined)
+    assert sum(map(len, result.splits.values())) == 41
+
+
+def test_duplicates_keep_the_first_usable_row(tmp_path):
+    rows = [
+        ("Same  problem?", "none"),
+        ("same problem?", "#### 1"),
+        ("SAME problem?", "#### 2"),
+        *numbered(40),
+    ]
+    result = prepared(tmp_path, rows)
+    kept = [p for p in result.splits["train"] + result.splits["validation"] if p.answer == "1"]
+    assert "same problem?" in {p.problem for p in kept}
+    assert [(row.row, row.reason) for row in result.duplicates] == [(2, "the same problem as row 1")]
+    assert [row.row for row in result.quarantined] == [0]
+
+
+def test_a_problem_in_both_splits_is_refused_with_rows_and_files(tmp_path):
+    with pytest.raises(UserError) as caught:
+        prepared(tmp_path, numbered(5), test=[("new?", "#### 1"), ("Problem  3?", "#### 3"), *numbered(1)])
+    message = str(caught.value)
+    assert f"{tmp_path / 'train.jsonl'} row 3 and {tmp_path / 'test.jsonl'} row 1, counted from 0" in message
+    assert "1 more such pair" in message
+    assert "remove it from one of them" in message
+    assert "\n" not in message
+
+
+def test_splits_share_no_problem_and_validation_is_chosen_by_content(tmp_path):
+    few = prepared(tmp_path, numbered(200), validation_share=0.3).splits
+    many = prepared(tmp_path, numbered(400), validation_share=0.3).splits
+    for splits in (few, many):
+        hashes = [{content_hash(p.problem) for p in splits[name]} for name in ("train", "validation", "test")]
+        assert len(set.union(*hashes)) == sum(map(len, hashes))
+    # Rows that were added moved none of the others.
+    assert {p.id for p in few["validation"]} <= {p.id for p in many["validation"]}
+    assert {p.id for p in few["train"]} <= {p.id for p in many["train"]}
+    assert 0.2 < len(many["validation"]) / 400 < 0.4
+
+
+def test_the_order_of_the_rows_does_not_matter(tmp_path):
+    assert prepared(tmp_path, numbered(60)).splits == prepared(tmp_path, numbered(60)[::-1]).splits
+
+
+def test_sizes_cut_deterministically(tmp_path):
+    whole = prepared(tmp_path, numbered(100), numbered(30, start=500)).splits
+    cut = prepared(tmp_path, numbered(100), numbered(30, start=500), sizes={"train": 20, "test": 7}).splits
+    assert cut["train"] == whole["train"][:20]
+    assert cut["test"] == whole["test"][:7]
+    assert cut["validation"] == whole["validation"]
+
+
+@pytest.mark.parametrize(("train", "test", "name"), [([], numbered(1), "train"), (numbered(9), [], "test")])
+def test_an_empty_split_is_refused(tmp_path, train, test, name):
+    with pytest.raises(UserError, match=rf"{name}\.jsonl: the split is empty; expected at least one problem"):
+        prepared(tmp_path, train, test)
+
+
+def test_a_split_that_is_all_quarantined_says_why(tmp_path):
+    with pytest.raises(UserError, match=r"found 1 rows, all quarantined \(row 0: .*check reward\.extractor"):
+        prepared(tmp_path, numbered(30), test=[("what?", "nothing")])
+
+
+def test_too_few_problems_for_a_validation_split(tmp_path):
+    with pytest.raises(UserError, match=r"none is left for the split validation at data\.validation_share"):
+        prepared(tmp_path, numbered(2), validation_share=0.0001)
+
+
+def test_ids_are_unique_over_all_splits(tmp_path):
+    ids = [p.id for split in prepared(tmp_path, numbered(40)).splits.values() for p in split]
+    assert len(set(ids)) == len(ids) == 41
+
+
+def test_an_id_given_twice_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"row 0 and .*test\.jsonl row 0, .* have the same id '#### 9'"):
+        prepared(tmp_path, [("first?", "#### 9"), *numbered(40, start=100)], columns={"id": "answer"})

@@ -1,0 +1,96 @@
+"""Evaluation of a model folder, against transformers' own `generate` and the template's own text."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from score_core.errors import UserError
+from score_core.evaluation.evaluate import evaluate
+from score_core.models.folders import load_model, load_tokenizer
+from score_core.problems import read_problems
+from tests.small_run import RUNTIME, small_config
+
+
+def of(small_run: Path, problems: slice = slice(24), **evaluation: object) -> pd.DataFrame:
+    config = small_config(evaluation=evaluation)
+    return evaluate(small_run / "base", read_problems(small_run / "data", "test")[problems], config, RUNTIME)
+
+
+def test_greedy_attempts_are_those_of_generate(small_run: Path) -> None:
+    table = of(small_run)
+    model, tokenizer = load_model(small_run / "base"), load_tokenizer(small_run / "base")
+    settings = small_config().conversation
+    first, retry = (Path(path).read_text().strip() for path in (settings.first, settings.retry))
+    for row in table.itertuples():
+        turns = [{"role": "user", "content": first.replace("{problem}", row.problem)}]
+        for text in (row.text_t1, row.text_t2):
+            prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")
+            ids = prompt["input_ids"]
+            answer = model.generate(**prompt, max_new_tokens=settings.max_new_tokens, do_sample=False)
+            assert text == tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True)
+            turns += [{"role": "assistant", "content": text}, {"role": "user", "content": retry}]
+
+
+def test_accuracy_is_arithmetic(small_run: Path) -> None:
+    table = of(small_run)
+    for row in table.itertuples():
+        right = sum(map(int, row.problem.split("+")))
+        for text, correct in ((row.text_t1, row.correct_t1), (row.text_t2, row.correct_t2)):
+            assert correct == (text.isdigit() and int(text) == right)
+    assert 0 < table["correct_t1"].mean() < 1, "both outcomes must have been seen"
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.9, "top_p": 0.9}])
+def test_a_problem_is_answered_alike_in_any_company(small_run: Path, settings: dict[str, float]) -> None:
+    together = of(small_run, batch_size=24, **settings)
+    apart = of(small_run, batch_size=5, **settings)
+    pd.testing.assert_frame_equal(together, apart)
+    fewer = of(small_run, slice(3, 9), **settings)
+    pd.testing.assert_frame_equal(together.iloc[3:9].reset_index(drop=True), fewer)
+
+
+def test_sampling_hangs_on_the_seed_alone(small_run: Path) -> None:
+    settings = {"temperature": 1.5}
+    first, again = of(small_run, **settings), of(small_run, **settings)
+    pd.testing.assert_frame_equal(first, again)
+    config = small_config(evaluation=settings, seed=6)
+    problems = read_problems(small_run / "data", "test")[:24]
+    other = evaluate(small_run / "base", problems, config, RUNTIME)
+    assert (first["text_t1"] != other["text_t1"]).any()
+
+
+def test_top_p_leaves_out_the_tail(small_run: Path) -> None:
+    """With almost no mass allowed, sampling is greedy at any temperature."""
+    nearly = of(small_run, temperature=1.0, top_p=1e-6)
+    pd.testing.assert_frame_equal(nearly, of(small_run))
+
+
+def test_up_to_ten_attempts(small_run: Path) -> None:
+    table = of(small_run, slice(3), attempts=10)
+    assert {f"correct_t{attempt}" for attempt in range(1, 11)} <= set(table)
+    pd.testing.assert_series_equal(table["text_t2"], of(small_run, slice(3))["text_t2"])
+
+
+def test_what_is_cut_at_the_limit_says_so(small_run: Path) -> None:
+    config = small_config()
+    short = config.conversation.model_copy(update={"max_new_tokens": 2})
+    problems = read_problems(small_run / "data", "test")[:8]
+    table = evaluate(small_run / "base", problems, config.model_copy(update={"conversation": short}), RUNTIME)
+    assert table["truncated_t1"].all(), "a sum of two digits has three and an end"
+    assert (table["tokens_t1"] == 2).all()
+    assert not of(small_run, slice(8))["truncated_t1"].any()
+
+
+def test_a_context_that_is_too_small_is_an_error_before_any_sampling(small_run: Path) -> None:
+    config = small_config()
+    long = config.conversation.model_copy(update={"max_new_tokens": 400})
+    with pytest.raises(UserError, match=r"2 attempts can reach 8\d\d tokens .* context holds 512; lower"):
+        evaluate(small_run / "base", [], config.model_copy(update={"conversation": long}), RUNTIME)
+
+
+def test_threads_are_those_of_the_runtime(small_run: Path) -> None:
+    problems = read_problems(small_run / "data", "test")[:2]
+    evaluate(small_run / "base", problems, small_config(), RUNTIME.model_copy(update={"threads": 2}))
+    assert torch.get_num_threads() == 2

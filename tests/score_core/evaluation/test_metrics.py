@@ -1,0 +1,87 @@
+"""Accuracies, transitions and intervals, against counting by hand, root finding and the bootstrap."""
+
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from score_core.evaluation.metrics import edit_ratio, paired, summarise, wilson
+
+Z = NormalDist().inv_cdf(0.975)
+
+
+def table(outcomes: list[tuple[bool, ...]]) -> pd.DataFrame:
+    """Generations with these outcomes of the attempts; a right answer is 1, a wrong one its row's number."""
+    columns: dict[str, list[object]] = {}
+    for turn in range(len(outcomes[0])):
+        suffix = f"_t{turn + 1}"
+        columns[f"correct{suffix}"] = [row[turn] for row in outcomes]
+        answers = ["1" if row[turn] else str(10 + number) for number, row in enumerate(outcomes)]
+        columns[f"text{suffix}"], columns[f"extracted{suffix}"] = answers, answers
+        columns[f"reward{suffix}"] = [0.1 + row[turn] for row in outcomes]
+        columns[f"tokens{suffix}"] = [3 + turn] * len(outcomes)
+        columns[f"truncated{suffix}"] = [False] * len(outcomes)
+    return pd.DataFrame(columns)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 5), (5, 5), (1, 30), (263, 500)])
+def test_wilson_holds_the_shares_whose_test_does_not_reject(hits: int, count: int) -> None:
+    share = hits / count
+
+    def edge(inside: float, outside: float) -> float:
+        for _ in range(80):
+            middle = (inside + outside) / 2
+            rejected = abs(share - middle) > Z * (middle * (1 - middle) / count) ** 0.5
+            inside, outside = (inside, middle) if rejected else (middle, outside)
+        return inside
+
+    assert wilson(share, count) == pytest.approx((edge(share, 0.0), edge(share, 1.0)), abs=1e-9)
+
+
+def test_paired_interval_is_that_of_the_bootstrap() -> None:
+    gains = np.repeat([1, -1, 0], [60, 20, 320])
+    means = np.random.default_rng(0).choice(gains, (20_000, len(gains))).mean(1)
+    low, high = paired(60 / 400, 20 / 400, 400)
+    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.003)
+    assert paired(0.0, 0.0, 10) == (0.0, 0.0)
+
+
+def test_transitions_are_shares_of_all_problems() -> None:
+    outcomes = [(True, True)] * 4 + [(False, True)] * 3 + [(True, False)] * 1 + [(False, False)] * 2
+    metrics = summarise(table(outcomes))
+    assert metrics["n"] == 10
+    assert (metrics["accuracy_t1"], metrics["accuracy_t2"]) == (0.5, 0.7)
+    assert (metrics["delta_i_to_c"], metrics["delta_c_to_i"]) == (0.3, 0.1)
+    assert metrics["delta"] == pytest.approx(0.2)
+    assert metrics["changed_t2"] == 0.4
+    assert metrics["reward_t2"] == pytest.approx(0.8), "the reward is another thing than the accuracy"
+    for key, (low, high) in metrics["ci95"].items():
+        assert low < metrics[key] < high, key
+
+
+def test_later_attempts_are_compared_with_the_one_before() -> None:
+    metrics = summarise(table([(False, True, True), (False, False, True), (True, True, False)]))
+    assert metrics["delta"] == pytest.approx(1 / 3)
+    assert metrics["delta_t3"] == pytest.approx(0)
+    assert (metrics["delta_i_to_c_t3"], metrics["delta_c_to_i_t3"]) == (1 / 3, 1 / 3)
+    assert metrics["length_t3"] == 5
+
+
+def test_two_unparsable_answers_are_no_change() -> None:
+    frame = table([(False, False), (False, True)])
+    for column in ("extracted_t1", "extracted_t2"):
+        frame[column] = frame[column].astype("object")
+    frame.loc[0, ["extracted_t1", "extracted_t2"]] = None
+    frame.loc[1, "extracted_t1"] = None
+    metrics = summarise(frame)
+    assert metrics["changed_t2"] == 0.5
+    assert (metrics["unparsable_t1"], metrics["unparsable_t2"]) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ratio"),
+    [("abc", "abc", 0), ("", "", 0), ("abc", "", 1), ("kitten", "sitting", 3 / 13), ("12", "21", 2 / 4)],
+)
+def test_edit_ratio(first: str, second: str, ratio: float) -> None:
+    assert edit_ratio(first, second) == pytest.approx(ratio)

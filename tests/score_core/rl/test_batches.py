@@ -1,0 +1,52 @@
+"""What a step is made of: the order of problems, micro-batches, random numbers by name."""
+
+import numpy as np
+import torch
+
+from score_core.problems import Problem
+from score_core.rl.batches import PromptSchedule, cut
+from score_core.rollout.trajectories import assemble
+from score_core.seeding import derive_seed, stream
+
+PROBLEMS = [Problem(id=str(n), problem=f"{n}+1", answer=str(n + 1)) for n in range(7)]
+
+
+def test_every_problem_comes_once_before_any_comes_twice() -> None:
+    order = PromptSchedule(PROBLEMS, 24, seed=3, name="stage1").order
+    assert len(order) == 24
+    passes = [order[start : start + 7] for start in range(0, 24, 7)]
+    assert all(sorted(part) == list(range(7)) for part in passes[:3])
+    assert len(set(passes[3])) == 3
+    assert passes[0] != passes[1]
+
+
+def test_a_longer_run_begins_as_the_shorter_one() -> None:
+    short, long = (PromptSchedule(PROBLEMS, places, seed=3, name="stage1").order for places in (10, 40))
+    assert long[:10] == short
+    assert PromptSchedule(PROBLEMS, 40, seed=3, name="stage2").order != long
+
+
+def test_micro_batches_hold_every_trajectory_once_with_what_is_its_own() -> None:
+    lengths = [5, 2, 9, 2, 7, 3]
+    rows = [(([10 + n] * length, 0), ([n + 1], 1)) for n, length in enumerate(lengths)]
+    trajectories = assemble(rows, [[False]] * 6, pad_id=0, device=torch.device("cpu"))
+    names = torch.arange(6.0)[:, None]
+    batches = cut(trajectories, names, names * 10, 3)
+    assert [len(batch.trajectories) for batch in batches] == [2, 2, 2]
+    seen = []
+    for batch in batches:
+        for row, name in enumerate(batch.advantage_NT[:, 0].int().tolist()):
+            assert batch.trajectories.segments[row] == rows[name]
+            assert batch.weight_NT[row, 0] == 10 * name
+            seen.append(name)
+    assert sorted(seen) == list(range(6))
+    widths = [batch.trajectories.input_ids_NL.shape[1] for batch in batches]
+    assert widths == [3, 6, 10], "like lengths together: hardly any padding"
+
+
+def test_random_numbers_of_different_uses_are_unrelated() -> None:
+    assert derive_seed(1, "a", 2) == derive_seed(1, "a", 2)
+    seeds = {derive_seed(seed, *names) for seed in (1, 2, 12) for names in (("a",), ("b",), ("a", 2), (2,))}
+    assert len(seeds) == 12
+    first, second = (stream(1, name).random(10_000) for name in ("a", "b"))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.05

@@ -1,0 +1,255 @@
+"""Whole stages, from folder to folder, on two-digit sums."""
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers.utils.logging import enable_progress_bar
+
+from score_core.evaluation.evaluate import evaluate
+from score_core.files import replacing
+from score_core.models.folders import load_model, load_tokenizer
+from score_core.problems import read_problems
+from score_core.rl.training import train_stage1, train_stage2
+from score_core.rl.training_arguments import micro_batches
+from tests.small_run import RUNTIME, folders, small_config
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(iter(folder.glob("*.safetensors"))))
+
+
+def curve(work: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(work / "metrics" / f"{name}_curve.csv")
+
+
+def run_stage2(
+    run: Path, work: Path, name: str = "stage2", start: Path | None = None, **settings: Any
+) -> Path:
+    target = folders(run, work, name)
+    train_stage2(small_config(stage2=settings), RUNTIME, target, start or run / "base")
+    return target.output
+
+
+def test_stage_writes_a_model_its_metrics_and_nothing_else(small_run: Path, tmp_path: Path) -> None:
+    train_stage1(small_config(), RUNTIME, folders(small_run, tmp_path, "stage1"))
+    names = {path.name for path in (tmp_path / "stage1").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    assert (
+        load_tokenizer(tmp_path / "stage1").chat_template == load_tokenizer(small_run / "base").chat_template
+    )
+    written = {path.name for path in (tmp_path / "metrics").iterdir()}
+    assert written == {"stage1.json", "stage1.jsonl", "stage1_curve.csv", "stage1_validation.csv"}
+    lines = [json.loads(line) for line in (tmp_path / "metrics/stage1.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in lines] == [
+        ("validation", 0),
+        ("step", 1),
+        ("validation", 1),
+        ("step", 2),
+        ("validation", 2),
+    ]
+    assert curve(tmp_path, "stage1")["step"].tolist() == [1, 2]
+
+
+def test_one_bar_shows_training_and_saving_draws_none(
+    small_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    enable_progress_bar()  # of transformers, which an earlier test's training has switched off
+    run_stage2(small_run, tmp_path, steps=2)
+    lines = re.split(r"[\r\n]+", capfd.readouterr().err)
+    drawn = {re.split(r":\s+\d+%", line)[0] for line in lines if "%|" in line}
+    assert drawn == {"Loading weights", "stage2"}
+
+
+def test_training_changes_the_weights_and_hangs_on_the_rewards(small_run: Path, tmp_path: Path) -> None:
+    trained = weights(run_stage2(small_run, tmp_path, beta1=0.0))
+    base = weights(small_run / "base")
+    assert trained.keys() == base.keys()
+    assert any(not torch.equal(trained[name], base[name]) for name in base)
+    # Where every trajectory earns the same, nothing is learned: there is no other force in the loss.
+    flat = weights(run_stage2(small_run, tmp_path, "flat", beta1=0.0, temperature=1e-4, alpha=0.0))
+    assert all(torch.equal(flat[name], base[name]) for name in base)
+
+
+def test_equal_runs_write_equal_bits(small_run: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        run_stage2(small_run, tmp_path, name)
+    for file in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
+    for suffix in ("_curve.csv", "_validation.csv", ".json", ".jsonl"):
+        first, second = (tmp_path / "metrics" / f"{name}{suffix}" for name in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes(), suffix
+
+
+def test_the_schedule_counts_optimiser_steps(small_run: Path, tmp_path: Path) -> None:
+    config = small_config(
+        stage2={"steps": 6, "warmup_steps": 2, "learning_rate": 0.01, "final_learning_rate": 0.2}
+    )
+    rates = []
+    for name, size in (("whole", 512), ("cut", 8)):
+        runtime = RUNTIME.model_copy(update={"micro_batch_size": size})
+        train_stage2(config, runtime, folders(small_run, tmp_path, name), small_run / "base")
+        rates.append(curve(tmp_path, name)["learning_rate"].tolist())
+    decay = [0.01 * (0.2 + 0.8 * (1 - left / 4)) for left in range(4)]
+    expected = [0.0, 0.005, *decay]
+    assert rates[0] == pytest.approx(expected)
+    assert rates[1] == pytest.approx(expected)
+
+
+def test_micro_batches_change_nothing_but_rounding(small_run: Path, tmp_path: Path) -> None:
+    config = small_config()
+    for name, size in (("whole", 512), ("cut", 8)):
+        runtime = RUNTIME.model_copy(update={"micro_batch_size": size})
+        train_stage2(config, runtime, folders(small_run, tmp_path, name), small_run / "base")
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    for name, expected in whole.items():
+        torch.testing.assert_close(cut[name], expected, rtol=1e-3, atol=2e-5)
+
+
+def test_micro_batches_hold_whole_problems() -> None:
+    stage = small_config(stage1={"prompts_per_step": 12, "samples_per_prompt": 4}).stage1
+    counts = {
+        size: micro_batches(stage, RUNTIME.model_copy(update={"micro_batch_size": size}))
+        for size in (48, 47, 24, 16, 4, 1)
+    }
+    assert counts == {48: 1, 47: 2, 24: 2, 16: 3, 4: 12, 1: 12}
+
+
+def test_the_reference_of_stage_2_is_the_base_model(small_run: Path, tmp_path: Path) -> None:
+    """From another model than the base, the KL of the first step is that model's to the base."""
+    run_stage2(small_run, tmp_path, "start", learning_rate=0.02, steps=3)
+    run_stage2(small_run, tmp_path, "from_base", steps=1)
+    run_stage2(small_run, tmp_path, "from_start", start=tmp_path / "start", steps=1)
+    assert curve(tmp_path, "from_base")[["kl_t1", "kl_t2"]].to_numpy().tolist() == [[0.0, 0.0]]
+    assert (curve(tmp_path, "from_start")[["kl_t1", "kl_t2"]].to_numpy() > 0.01).all()
+
+
+def test_a_large_beta2_keeps_the_first_attempt_where_it_was(small_run: Path, tmp_path: Path) -> None:
+    shift = {}
+    for name, beta2 in (("free", 0.0), ("held", 10.0)):
+        stage = {"steps": 40, "beta2": beta2, "beta1": 0.0, "prompts_per_step": 16, "samples_per_prompt": 8}
+        train_stage1(small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, name))
+        shift[name] = first_attempt_kl(tmp_path / name, small_run)
+    assert shift["free"] > 0.5, "a first attempt that nothing holds was to move"
+    assert shift["held"] < shift["free"] / 5, shift
+
+
+def first_attempt_kl(folder: Path, run: Path) -> float:
+    """KL to the base model over the first attempts that the base model would write, in nats."""
+    tokenizer = load_tokenizer(run / "base")
+    texts = [
+        f"<|user|>{problem.problem}=<|end|><|assistant|>{problem.answer}<|end|>"
+        for problem in read_problems(run / "data", "validation")
+    ]
+    ids = torch.tensor(tokenizer(texts).input_ids)
+    with torch.no_grad():
+        trained, base = (load_model(f)(input_ids=ids).logits.log_softmax(-1) for f in (folder, run / "base"))
+    answered = slice(-5, -1)
+    return float((trained.exp() * (trained - base))[:, answered].sum(-1).sum(-1).mean())
+
+
+def test_lora_trains_an_adapter_over_an_untouched_base(small_run: Path, tmp_path: Path) -> None:
+    config = small_config(lora={"rank": 4, "alpha": 8}, stage1={"learning_rate": 0.01})
+    before = (small_run / "base/model.safetensors").read_bytes()
+    train_stage1(config, RUNTIME, folders(small_run, tmp_path, "stage1"))
+    train_stage2(config, RUNTIME, folders(small_run, tmp_path, "stage2"), tmp_path / "stage1")
+    assert (small_run / "base/model.safetensors").read_bytes() == before
+    for name in ("stage1", "stage2"):
+        assert (tmp_path / name / "adapter_model.safetensors").exists()
+        assert not (tmp_path / name / "model.safetensors").exists()
+    assert any(
+        not torch.equal(tensor, weights(tmp_path / "stage1")[name])
+        for name, tensor in weights(tmp_path / "stage2").items()
+    )
+    assert curve(tmp_path, "stage1")["kl_t1"][0] == 0.0
+    # Stage II starts at Stage I's adapter and is measured against the base model without any.
+    assert curve(tmp_path, "stage2")["kl_t2"][0] > 0
+    table = evaluate(tmp_path / "stage2", read_problems(small_run / "data", "test")[:8], config, RUNTIME)
+    assert len(table) == 8
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+def test_three_attempts(small_run: Path, tmp_path: Path, lora: dict[str, int] | None) -> None:
+    config = small_config(
+        lora=lora,
+        stage1={"attempts": 3, "learning_rate": 0.01},
+        stage2={"attempts": 3},
+        evaluation={"attempts": 3},
+    )
+    train_stage1(config, RUNTIME, folders(small_run, tmp_path, "stage1"))
+    # The last phase starts at, and is held to, the model of the phase before: there the KL is 0.
+    kl = curve(tmp_path, "stage1")[["kl_t1", "kl_t2", "kl_t3"]]
+    assert kl.iloc[0].tolist() == [0.0, 0.0, 0.0]
+    assert curve(tmp_path, "stage1")["return_t2"].tolist() == [0.0, 0.0]
+    train_stage2(config, RUNTIME, folders(small_run, tmp_path, "stage2"), tmp_path / "stage1")
+    second = curve(tmp_path, "stage2").iloc[0]
+    for later in (2, 3):
+        expected = second[f"reward_t{later}"] + 3 * (
+            second[f"reward_t{later}"] - second[f"reward_t{later - 1}"]
+        )
+        assert second[f"return_t{later}"] == pytest.approx(expected, abs=1e-6)
+    assert second["kl_t1"] > 0, "Stage II is measured against the base model, not against Stage I's"
+    table = evaluate(tmp_path / "stage2", read_problems(small_run / "data", "test")[:8], config, RUNTIME)
+    assert "correct_t3" in table
+
+
+def test_select_keeps_the_best_validation(small_run: Path, tmp_path: Path) -> None:
+    # A learning rate that ruins the model: the best weights are those of the first steps.
+    settings = {"steps": 5, "learning_rate": 0.3, "final_learning_rate": 1.0, "warmup_steps": 3}
+    kept = run_stage2(small_run, tmp_path, select="validation_accuracy", validation_problems=64, **settings)
+    summary = json.loads((tmp_path / "metrics/stage2.json").read_text())
+    validation = pd.read_csv(tmp_path / "metrics/stage2_validation.csv").set_index("step")
+    best = validation.loc[1:, "accuracy_t2"]
+    assert summary["selected_step"] == best.idxmax() < 5
+    assert summary["validation_accuracy_t2"] == best.max()
+    problems = read_problems(small_run / "data", "validation")[:64]
+    table = evaluate(kept, problems, small_config(), RUNTIME)
+    assert table["correct_t2"].mean() == best.max()
+
+
+def test_adaptive_beta2_moves_towards_its_target(small_run: Path, tmp_path: Path) -> None:
+    adaptive = {"target_kl": 10.0, "horizon": 2.0}  # far more than there is: beta2 must fall
+    stage = {"steps": 4, "beta2": 1.0, "adaptive_beta2": adaptive}
+    train_stage1(small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, "stage1"))
+    assert curve(tmp_path, "stage1")["beta2"].tolist() == pytest.approx([1.0, 0.9, 0.81, 0.729])
+
+
+def test_a_stage_1_that_has_not_taken_off_says_so(
+    small_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        train_stage1(small_config(), RUNTIME, folders(small_run, tmp_path, "stage1"))
+    assert "has not taken off" in caplog.text
+    assert json.loads((tmp_path / "metrics/stage1.json").read_text())["took_off"] is False
+
+
+def test_stage_1_learns_to_correct(small_run: Path, tmp_path: Path) -> None:
+    """The learning test: sampled from its own attempts alone, the second becomes better than the first."""
+    stage = {
+        "steps": 40,
+        "prompts_per_step": 32,
+        "samples_per_prompt": 8,
+        "warmup_steps": 5,
+        "validate_every": 40,
+        "validation_problems": 64,
+    }
+    train_stage1(small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, "stage1"))
+    validation = pd.read_csv(tmp_path / "metrics/stage1_validation.csv").set_index("step")
+    assert abs(validation.loc[0, "delta"]) <= 0.02
+    assert validation.loc[40, "delta"] >= 0.08
+    assert json.loads((tmp_path / "metrics/stage1.json").read_text())["took_off"] is True
+
+
+def test_an_output_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), replacing(tmp_path / "model") as temporary:
+        temporary.mkdir()
+        (temporary / "config.json").write_text("{")
+        raise RuntimeError("killed half way")
+    assert list(tmp_path.iterdir()) == []

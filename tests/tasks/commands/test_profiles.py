@@ -1,0 +1,100 @@
+"""Edits made by hand in params.yaml are never overwritten unseen; what can be had again may be."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from score_core.errors import UserError
+from tasks.commands.profiles import PARAMS, check_known, check_nothing_lost, compose, main
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def git(root: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with the project's conf/ and the default's params.yaml, committed."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / PARAMS).write_text(compose([], tmp_path / "conf"))
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "start")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def edit(text: str = "") -> None:
+    """Changes alpha by hand, or writes `text`."""
+    PARAMS.write_text(text or PARAMS.read_text().replace("alpha: 3.0", "alpha: 5.0"))
+
+
+def test_what_is_committed_or_composed_may_be_overwritten(checkout):
+    check_nothing_lost()
+    for overrides in (["profile=gsm8k"], ["profile=gsm8k", "smoke=true"], ["profile=default", "smoke=true"]):
+        edit(compose(overrides))
+        check_nothing_lost()
+    PARAMS.unlink()
+    check_nothing_lost()
+
+
+def test_an_edit_is_refused_with_what_it_is_and_the_remedies(checkout):
+    edit()
+    with pytest.raises(UserError) as refusal:
+        check_nothing_lost()
+    message = str(refusal.value)
+    assert "stage2.alpha: 3.0 is now 5.0" in message
+    assert all(remedy in message for remedy in ("dvc repro", "dvc exp save", "git checkout params.yaml"))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["profile: [", "just words", "profile: nowhere\nseed: 1\n", "- 1\n"])
+def test_an_edit_that_is_not_even_yaml_is_refused_too(checkout, text):
+    edit(text)
+    with pytest.raises(UserError, match="holds edits made by hand"):
+        check_nothing_lost()
+
+
+def test_an_edit_that_an_experiment_holds_is_safe(checkout):
+    edit()
+    git(checkout, "add", "-A")
+    git(checkout, "commit", "-qm", "the experiment")
+    git(checkout, "update-ref", "refs/exps/ab/cdef/brave-name", "HEAD")
+    git(checkout, "reset", "-q", "--soft", "HEAD~")
+    check_nothing_lost()
+    edit(PARAMS.read_text().replace("alpha: 5.0", "alpha: 6.0"))
+    with pytest.raises(UserError, match="alpha"):
+        check_nothing_lost()
+
+
+def test_it_works_where_there_is_no_git(checkout):
+    shutil.rmtree(".git")
+    check_nothing_lost()
+    edit()
+    with pytest.raises(UserError, match="edits made by hand"):
+        check_nothing_lost()
+
+
+def test_an_unknown_profile_is_refused_with_the_nearest_name(checkout):
+    check_known("gsm8k")
+    with pytest.raises(UserError, match=r"profile gsm8: .*did you mean gsm8k\? Known are default, gsm8k"):
+        check_known("gsm8")
+
+
+def test_the_command_line_ends_with_2_and_one_line(checkout, capsys):
+    assert main(["default"]) == 0
+    assert main(["defualt"]) == 2
+    edit()
+    assert main([]) == 2
+    assert main(["gsm8k"]) == 2
+    assert main(["--known", "gsm8k"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and all(line.startswith("error: ") for line in lines)
