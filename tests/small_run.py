@@ -75,8 +75,7 @@ def folders(run: Path, work: Path, name: str, start: Path | None = None) -> Fold
 
 def algorithm(name: str, config: Config) -> Algorithm:
     """The algorithm of the stage `name`, with its settings."""
-    settings = config.stage(name)
-    return ALGORITHMS[settings.algorithm](settings)
+    return make_algorithm(config.stage(name))
 
 
 def train_stage(name: str, config: Config, runtime: Runtime, target: Folders) -> None:

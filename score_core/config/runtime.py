@@ -66,6 +66,7 @@ class Runtime(Section):
     threads: Count  # CPU threads a process; results are bit-identical for the same number
     micro_batch_size: Count  # trajectories in one forward and backward of training
     sampling_batch_size: Count  # trajectories sampled side by side
+    engine: str  # what samples: a key of score_core.rollout.engines.ENGINES
     checkpoints: Checkpointing
     tracker: Literal["none", "tensorboard", "wandb"]  # local files are always written
     log_level: Literal["debug", "info", "warning"]
