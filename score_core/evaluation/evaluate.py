@@ -16,7 +16,7 @@ from score_core.config.schema import Evaluation
 from score_core.distributed import confirm, everyones, join, rank, world
 from score_core.models.folders import context_limit, end_token_ids, load_model, load_tokenizer
 from score_core.problems import Problem
-from score_core.rewards.judge import Judge
+from score_core.rewards.grader import Grader
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.roll_out import Rollout, roll_out
 from score_core.seeding import stream
@@ -44,13 +44,13 @@ class Evaluator:
         ends = end_token_ids(tokenizer, self.model.generation_config)
         self.conversation = Conversation(config.conversation, tokenizer, ends)
         self.conversation.check_fits(config.evaluation.attempts, context_limit(self.model))
-        self.judge = Judge(config.reward)
+        self.grader = Grader(config.reward)
 
     def evaluate(self, problems: Sequence[Problem], show_progress: bool = True) -> pd.DataFrame:
         """Has the model answer, and judges.
 
         Args:
-            problems: what to answer; an empty gold answer is never matched.
+            problems: what to answer; without references nothing is right.
             show_progress: as a bar on standard error.
 
         Returns:
@@ -70,7 +70,7 @@ class Evaluator:
             return attempt_all(
                 self.model,
                 self.conversation,
-                self.judge,
+                self.grader,
                 problems,
                 self.config.evaluation,
                 self.config.seed,
@@ -86,7 +86,7 @@ def evaluate(folder: Path, problems: Sequence[Problem], config: Config, runtime:
 def attempt_all(
     model: PreTrainedModel,
     conversation: Conversation,
-    judge: Judge,
+    grader: Grader,
     problems: Sequence[Problem],
     settings: Evaluation,
     seed: int,
@@ -109,7 +109,7 @@ def attempt_all(
         rollout = roll_out(
             model,
             conversation,
-            judge,
+            grader,
             batch,
             settings.attempts,
             batch_size=len(batch),

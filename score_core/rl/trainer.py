@@ -31,7 +31,7 @@ from score_core.evaluation.metrics import summarise
 from score_core.files import replacing
 from score_core.models.folders import save_model
 from score_core.problems import Problem
-from score_core.rewards.judge import Judge
+from score_core.rewards.grader import Grader
 from score_core.rl.advantages import MovingAverage, advantages
 from score_core.rl.batches import MicroBatch, PromptSchedule, cut, learning_rate_share
 from score_core.rl.beta2 import Beta2Controller
@@ -69,7 +69,7 @@ class SCoReTrainer(ResumableTrainer):
         stage: Stage,
         objective: Objective,
         conversation: Conversation,
-        judge: Judge,
+        grader: Grader,
         problems: Sequence[Problem],
         validation: Sequence[Problem],
         reference: PreTrainedModel | None,
@@ -81,7 +81,7 @@ class SCoReTrainer(ResumableTrainer):
     ) -> None:
         self.stage, self.controller = stage, controller
         self.objective: Objective = objective
-        self.conversation, self.judge = conversation, judge
+        self.conversation, self.grader = conversation, grader
         self.problems, self.validation = problems, validation
         self.reference: nn.Module | None = reference
         self.seed, self.name = seed, name
@@ -185,7 +185,7 @@ class SCoReTrainer(ResumableTrainer):
             rollout = roll_out(
                 policy,
                 self.conversation,
-                self.judge,
+                self.grader,
                 problems,
                 stage.attempts,
                 batch_size=self.sampling_batch_size,
@@ -212,7 +212,7 @@ class SCoReTrainer(ResumableTrainer):
         rollout = roll_out(
             reference,
             self.conversation,
-            self.judge,
+            self.grader,
             [problems[at] for at in chosen],
             1,
             batch_size=self.sampling_batch_size,
@@ -346,7 +346,7 @@ class SCoReTrainer(ResumableTrainer):
         share = -(-len(self.validation) // self.accelerator.num_processes)
         settings = Evaluation(attempts=self.stage.attempts, batch_size=min(self.sampling_batch_size, share))
         with gathered(self.model_wrapped, self.accelerator) as policy:
-            table = attempt_all(policy, self.conversation, self.judge, self.validation, settings, self.seed)
+            table = attempt_all(policy, self.conversation, self.grader, self.validation, settings, self.seed)
         summary = summarise(table)
         metrics = {f"eval_{key}": value for key, value in summary.items() if key.startswith(VALIDATION_KEYS)}
         self.log(dict(metrics))

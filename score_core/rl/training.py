@@ -27,7 +27,7 @@ from score_core.errors import UserError
 from score_core.files import remove, write_json
 from score_core.models.folders import context_limit, end_token_ids, load_tokenizer
 from score_core.problems import Problem, read_problems
-from score_core.rewards.judge import Judge
+from score_core.rewards.grader import Grader
 from score_core.rl.beta2 import Beta2Controller
 from score_core.rl.objective import Objective, stage_one, stage_two
 from score_core.rl.policy import load_policy, load_reference
@@ -190,7 +190,7 @@ def train(
         objective=objective,
         controller=controller,
         conversation=conversation,
-        judge=Judge(config.reward),
+        grader=Grader(config.reward),
         problems=problems,
         validation=validation[: stage.validation_problems],
         reference=load_reference(config, stage, objective, reference, arguments.device),

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from score_core.problems import Problem
-from score_core.rewards.judge import Judge, Verdict
+from score_core.rewards.grader import Graded, Grader
+from score_core.rewards.group import Ungraded
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.builtin import sample
 from score_core.rollout.trajectories import Trajectories, assemble
@@ -34,7 +35,7 @@ class Rollout:
     trajectories: Trajectories
     logp_NT: Tensor
     texts: list[list[str]]
-    verdicts: list[list[Verdict]]
+    verdicts: list[list[Graded]]
 
     @property
     def rewards_NT(self) -> Tensor:
@@ -59,7 +60,7 @@ class Rollout:
 def roll_out(
     model: PreTrainedModel,
     conversation: Conversation,
-    judge: Judge,
+    grader: Grader,
     problems: Sequence[Problem],
     attempts: int,
     *,
@@ -112,11 +113,23 @@ def roll_out(
         device=model.device,
     )
     texts = conversation.texts(trajectories.attempts)
-    gold = [problem.answer for problem in problems for _ in range(samples * attempts)]
-    verdicts = judge.score_all([text for row in texts for text in row], gold)
+    ids, truncated = trajectories.attempts, trajectories.truncated_NT.tolist()
+    groups = []
+    for at, problem in enumerate(problems):
+        members = range(at * samples, (at + 1) * samples)
+        for turn in range(attempts):
+            cells = [(texts[n][turn], ids[n][turn], truncated[n][turn]) for n in members]
+            groups.append(Ungraded(problem, turn + 1, *zip(*cells, strict=True)))
+    graded = grader.grade(groups)
+    # A problem's groups, one an attempt, become rows of its members.
+    verdicts = [
+        list(row)
+        for start in range(0, len(graded), attempts)
+        for row in zip(*graded[start : start + attempts], strict=True)
+    ]
     return Rollout(
         trajectories,
         torch.cat([logp_NT for _, logp_NT in parts])[rows],
         texts,
-        [verdicts[start : start + attempts] for start in range(0, len(verdicts), attempts)],
+        verdicts,
     )

@@ -13,7 +13,7 @@ from score_core.config.runtime import Runtime
 from score_core.config.schema import Stage
 from score_core.models.folders import end_token_ids, load_model, load_tokenizer
 from score_core.problems import read_problems
-from score_core.rewards.judge import Judge
+from score_core.rewards.grader import Grader
 from score_core.rl.objective import Objective, stage_one, stage_two
 from score_core.rl.trainer import SCoReTrainer
 from score_core.rl.training_arguments import training_arguments
@@ -52,7 +52,7 @@ def make_trainer(
         conversation=Conversation(
             config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
         ),
-        judge=Judge(config.reward),
+        grader=Grader(config.reward),
         problems=read_problems(run / "data", "train"),
         validation=read_problems(run / "data", "validation")[:8],
         reference=reference,
