@@ -12,7 +12,6 @@ A stage may run as many processes (tasks/runner/launch.py). Each runs all of thi
 
 import argparse
 import atexit
-import ctypes
 import hashlib
 import importlib.metadata
 import logging
@@ -34,12 +33,12 @@ from score_core.config.parsing import Config, load_config, load_runtime
 from score_core.config.runtime import Runtime
 from score_core.errors import Stopped, UserError
 from score_core.files import check_writable, write_json
-from tasks.runner.lock import alone
+from tasks.runner.lock import exclusive
+from tasks.runner.processes import end_with_parent
 
 log = logging.getLogger(__name__)
 RUNS = Path(".runs")
 ENDING = "SCORE_ENDING"  # where one of many processes leaves the exit code for the one that started them
-PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 # For libraries that read it when they are loaded, which is later than this.
 ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -123,7 +122,7 @@ def _alone(stage: str, runtime: Runtime, accelerated: bool) -> AbstractContextMa
         return nullcontext()
     # Machines that run a stage together may share the checkout, and the first one's lock is enough.
     together = accelerated and runtime.launch.machine_rank > 0
-    return alone(stage, None if together else RUNS / stage, accelerated)
+    return exclusive(stage, None if together else RUNS / stage, accelerated)
 
 
 def _end(code: int, message: str | None = None) -> None:
@@ -167,12 +166,6 @@ def _arguments(stage: str, description: str) -> argparse.Namespace:
 def _terminate(number: int, frame: object) -> None:
     # An exception, and not the end there and then, so that temporary files are removed.
     raise SystemExit(128 + number)
-
-
-def end_with_parent() -> None:
-    """Has the kernel terminate this process when the one that started it dies, even by SIGKILL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _account(started: datetime, seconds: float, params: Path, runtime: Runtime) -> dict[str, Any]:
