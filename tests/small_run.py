@@ -61,12 +61,29 @@ def prepare(root: Path) -> None:
     build(settings.model, settings.data, settings.seed, root / "base", RUNTIME.threads)
 
 
-def folders(run: Path, work: Path, name: str) -> Folders:
-    """Reads what `prepare` made in `run`, writes to `work`."""
+def folders(run: Path, work: Path, name: str, start: Path | None = None) -> Folders:
+    """Reads what `prepare` made in `run`, writes to `work`; trains from `start` or the base model."""
     return Folders(
-        base=run / "base",
+        start=start or run / "base",
+        reference=run / "base",
         data=run / "data",
         output=work / name,
         metrics=work / "metrics" / name,
         work=work / "work" / name,
     )
+
+
+def algorithm(name: str, config: Config) -> Algorithm:
+    """The algorithm of the stage `name`, with its settings."""
+    return make_algorithm(config.stage(name))
+
+
+def train_stage(name: str, config: Config, runtime: Runtime, target: Folders) -> None:
+    """Trains `name`, stage1 or stage2, as `tasks.train` does."""
+    train(config, runtime, target, name, algorithm(name, config), CODE)
+
+
+def run_folder(name: str, config: Config, runtime: Runtime, target: Folders) -> Path:
+    """Where this very run of a stage keeps its checkpoints."""
+    inputs = [target.reference, target.data, target.start]
+    return target.work / fingerprint(config, runtime, name, inputs, CODE)

@@ -24,7 +24,7 @@ import psutil
 
 from score_core.config.parsing import LAUNCH_PREFIX, Config
 from score_core.config.runtime import Launch, Runtime
-from tasks.runner.command_line import ENDING
+from tasks.runner.exits import ENDING
 from tasks.runner.processes import Child
 
 log = logging.getLogger(__name__)

@@ -118,7 +118,7 @@ def test_the_fingerprint_hangs_on_what_the_result_hangs_on(inputs: list[Path], t
 
     def name(section: str = "stage1", threads: int = 1, **sections: Any) -> str:
         config = small_config(**{"conversation": talk, **sections})
-        return fingerprint(config, RUNTIME.model_copy(update={"threads": threads}), section, inputs)
+        return fingerprint(config, RUNTIME.model_copy(update={"threads": threads}), section, inputs, [])
 
     plain = name()
     names = {
@@ -130,7 +130,7 @@ def test_the_fingerprint_hangs_on_what_the_result_hangs_on(inputs: list[Path], t
         "reward": name(reward={"extractor": "identity", "matcher": "exact"}),
         "length": name(conversation={**talk, "max_new_tokens": 4}),
         "threads": name(threads=2),
-        "order": fingerprint(small_config(conversation=talk), RUNTIME, "stage1", inputs[::-1]),
+        "order": fingerprint(small_config(conversation=talk), RUNTIME, "stage1", inputs[::-1], []),
     }
     prompt.write_text("check again")
     names["prompt"] = name()
@@ -152,24 +152,22 @@ def test_the_fingerprint_does_not_hang_on_how_a_run_is_watched(inputs: list[Path
         }
     )
     elsewhere = small_config(profile="another", stage2={"steps": 9}, report={"title": "Another"})
-    plain = fingerprint(config, RUNTIME, "stage1", inputs)
-    assert fingerprint(config, other, "stage1", inputs) == plain
-    assert fingerprint(elsewhere, RUNTIME, "stage1", inputs) == plain
+    plain = fingerprint(config, RUNTIME, "stage1", inputs, [])
+    assert fingerprint(config, other, "stage1", inputs, []) == plain
+    assert fingerprint(elsewhere, RUNTIME, "stage1", inputs, []) == plain
 
 
-def test_the_fingerprint_hangs_on_the_code_that_trains(
-    inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import shutil
-
-    from score_core.checkpointing import fingerprint as module
-
-    copy = tmp_path / "copy"
-    shutil.copytree(module.ROOT / "score_core", copy / "score_core")
-    monkeypatch.setattr(module, "ROOT", copy)
-    plain = fingerprint(small_config(), RUNTIME, "stage1", inputs)
-    for file, counts in (("report/page.py", False), ("math_worker.py", True), ("objective.py", True)):
-        before = (copy / "score_core" / file).read_text()
-        (copy / "score_core" / file).write_text(f"{before}\n")
-        assert (fingerprint(small_config(), RUNTIME, "stage1", inputs) != plain) == counts, file
-        (copy / "score_core" / file).write_text(before)
+def test_the_fingerprint_hangs_on_the_code_it_is_given(inputs: list[Path], tmp_path: Path) -> None:
+    code = [tmp_path / "rl", tmp_path / "seeding.py"]
+    (tmp_path / "rl" / "deep").mkdir(parents=True)
+    for name in ("rl/deep/objective.py", "seeding.py", "elsewhere.py"):
+        (tmp_path / name).write_text("as it was")
+    plain = fingerprint(small_config(), RUNTIME, "stage1", inputs, code)
+    for name, counts in (("rl/deep/objective.py", True), ("seeding.py", True), ("elsewhere.py", False)):
+        (tmp_path / name).write_text("changed")
+        assert (fingerprint(small_config(), RUNTIME, "stage1", inputs, code) != plain) == counts, name
+        (tmp_path / name).write_text("as it was")
+    (tmp_path / "rl" / "objective.pyc").write_text("compiled")
+    assert fingerprint(small_config(), RUNTIME, "stage1", inputs, code) == plain
+    (tmp_path / "rl" / "new.py").write_text("")
+    assert fingerprint(small_config(), RUNTIME, "stage1", inputs, code) != plain
