@@ -17,11 +17,11 @@ import yaml
 
 from score_core.config.parsing import Config
 from tasks.commands.profiles import PARAMS, compose
-from tests.import_closure import stages
+from tasks.runner.pipeline import read_pipeline
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = list(stages(ROOT))
+STAGES = list(read_pipeline())
 SMOKE = ("-S", "smoke=true")
 
 # Loaded by every Python below a folder on PYTHONPATH: notes which sections of the parameters a stage
@@ -239,7 +239,7 @@ def test_to_another_profile_and_back_without_training(checkout):
 def test_each_stage_declares_the_parameters_that_it_reads(checkout):
     """Of both profiles' runs: a section that is missing in dvc.yaml would leave stale results."""
     lines = {tuple(line.split()) for line in checkout.sections.read_text().splitlines()}
-    for stage, content in stages(ROOT).items():
+    for stage, content in read_pipeline().items():
         read = {name for who, name in lines if who == stage}
         # A run's name in a tracker is no part of the result.
         read -= {"profile"}
