@@ -14,11 +14,10 @@ from typing import Any
 
 from score_core.config.runtime import Launch
 from score_core.distributed import rank
-from score_core.evaluation.evaluate import evaluate
 from score_core.problems import read_problems
 from score_core.rl import logprobs
 from tasks.runner.command_line import _leave
-from tests.small_run import RUNTIME, folders, small_config, train_stage
+from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
 STAGE = {

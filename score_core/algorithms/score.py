@@ -96,9 +96,9 @@ class StageOne(PolicyGradient):
         delta, least = summary["validation_delta"], self.settings.takeoff_delta
         if delta < least:
             log.warning(
-                "Stage I has not taken off: the validation delta is %+.1f points, below takeoff_delta = %.1f. "
-                "Stage II will hardly find corrections to reward. Give stage1.steps more, or a base model "
-                "that at least sometimes corrects when sampled.",
+                "Stage I has not taken off: the validation delta is %+.1f points, below takeoff_delta = "
+                "%.1f. Stage II will hardly find corrections to reward. Give stage1.steps more, or a base "
+                "model that at least sometimes corrects when sampled.",
                 100 * delta,
                 100 * least,
             )

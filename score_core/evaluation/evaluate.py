@@ -80,11 +80,6 @@ class Evaluator:
             )
 
 
-def evaluate(folder: Path, problems: Sequence[Problem], config: Config, runtime: Runtime) -> pd.DataFrame:
-    """What `Evaluator(folder, ...).evaluate(problems)` returns, for a model that is needed once."""
-    return Evaluator(folder, config, runtime).evaluate(problems)
-
-
 def attempt_all(
     engine: Engine,
     conversation: Conversation,

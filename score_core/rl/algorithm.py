@@ -97,5 +97,5 @@ class Algorithm(ABC):
         """What checkpoints must hold of it, as JSON."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - most keep nothing
         """Takes up what `state_dict` gave."""

@@ -27,7 +27,9 @@ class StepSampler:
     def __init__(self, stage: Stage, schedule: PromptSchedule) -> None:
         self.stage, self.schedule = stage, schedule
 
-    def draw(self, positions: Sequence[int], policy: OpenModel, reference: OpenModel) -> tuple[Rollout, Tensor]:
+    def draw(
+        self, positions: Sequence[int], policy: OpenModel, reference: OpenModel
+    ) -> tuple[Rollout, Tensor]:
         """Samples and judges.
 
         Args:

@@ -242,4 +242,3 @@ class Best(TrainerCallback):
         if state.best_metric is None or value > state.best_metric:
             state.best_metric, state.best_global_step = value, state.global_step
             control.should_save = True
-

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from score_core.problems import Problem
-from score_core.rewards.judge import Judge, Verdict
+from score_core.rewards.grader import Graded, Grader
+from score_core.rewards.group import Ungraded
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Engine, Sampled
 from score_core.rollout.trajectories import Trajectories, assemble
@@ -33,7 +34,7 @@ class Rollout:
     trajectories: Trajectories
     logp_NT: Tensor
     texts: list[list[str]]
-    verdicts: list[list[Verdict]]
+    verdicts: list[list[Graded]]
 
     @property
     def rewards_NT(self) -> Tensor:
@@ -58,7 +59,7 @@ class Rollout:
 def roll_out(
     engine: Engine,
     conversation: Conversation,
-    judge: Judge,
+    grader: Grader,
     problems: Sequence[Problem],
     attempts: int,
     *,
@@ -112,11 +113,27 @@ def roll_out(
         device=engine.device,
     )
     texts = conversation.texts(trajectories.attempts)
-    gold = [problem.answer for problem in problems for _ in range(samples * attempts)]
-    verdicts = judge.score_all([text for row in texts for text in row], gold)
     return Rollout(
         trajectories,
         torch.cat([part.logp_NT for part in parts])[rows],
         texts,
-        [verdicts[start : start + attempts] for start in range(0, len(verdicts), attempts)],
+        _verdicts(grader, problems, trajectories, texts),
     )
+
+
+def _verdicts(
+    grader: Grader, problems: Sequence[Problem], trajectories: Trajectories, texts: list[list[str]]
+) -> list[list[Graded]]:
+    """verdicts[n][t - 1]; graded problem by problem and attempt by attempt, a group at a time."""
+    ids, truncated = trajectories.attempts, trajectories.truncated_NT.tolist()
+    attempts, samples = len(texts[0]), len(texts) // len(problems)
+    groups = []
+    for at, problem in enumerate(problems):
+        members = range(at * samples, (at + 1) * samples)
+        for attempt in range(1, attempts + 1):
+            parts = (texts, ids, truncated)
+            answers, tokens, cut_off = ([part[n][attempt - 1] for n in members] for part in parts)
+            groups.append(Ungraded(problem, attempt, answers, tokens, cut_off))
+    graded = grader.grade(groups)
+    by_problem = [graded[start : start + attempts] for start in range(0, len(graded), attempts)]
+    return [list(row) for groups in by_problem for row in zip(*groups, strict=True)]

@@ -13,7 +13,13 @@ from score_core.checkpointing.fingerprint import fingerprint
 from score_core.config.runtime import Checkpointing
 from score_core.errors import UserError
 from score_core.files import remove
+from tests.configs import runtime
 from tests.small_run import RUNTIME, small_config
+
+
+def kept(**settings: Any) -> Checkpointing:
+    """Which checkpoints are kept: what runtime.yaml says, with these instead."""
+    return runtime(checkpoints=settings).checkpoints
 
 
 def save(checkpoints: Checkpoints, step: int, best: int | None = None) -> None:
@@ -28,7 +34,7 @@ def save(checkpoints: Checkpoints, step: int, best: int | None = None) -> None:
 
 
 def test_the_newest_are_kept_and_the_best_beside_them(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing(keep=2))
+    checkpoints = Checkpoints(tmp_path, kept(keep=2))
     for step, best in ((3, 3), (5, 3), (20, 3), (100, 3)):
         save(checkpoints, step, best)
     assert checkpoints.steps() == [3, 20, 100]
@@ -39,7 +45,7 @@ def test_the_newest_are_kept_and_the_best_beside_them(tmp_path: Path) -> None:
 
 
 def test_what_was_not_sealed_is_not_there(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing())
+    checkpoints = Checkpoints(tmp_path, kept())
     assert checkpoints.newest() is None
     save(checkpoints, 1)
     (checkpoints.unfinished / "checkpoint-2").mkdir(parents=True)
@@ -50,7 +56,7 @@ def test_what_was_not_sealed_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"part/weights": "0"}'])
 def test_damaged_hashes_are_damage(tmp_path: Path, content: str) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing())
+    checkpoints = Checkpoints(tmp_path, kept())
     for step in (1, 2):
         save(checkpoints, step)
     (checkpoints.path(2) / "hashes.json").write_text(content)
@@ -59,14 +65,14 @@ def test_damaged_hashes_are_damage(tmp_path: Path, content: str) -> None:
 
 
 def test_a_file_too_many_is_damage(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing())
+    checkpoints = Checkpoints(tmp_path, kept())
     save(checkpoints, 1)
     (checkpoints.path(1) / "adapter_model.safetensors").write_text("from elsewhere")
     assert checkpoints.newest() is None
 
 
 def test_a_checkpoint_is_worth_nothing_without_the_best_one(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing(keep=3))
+    checkpoints = Checkpoints(tmp_path, kept(keep=3))
     for step, best in ((1, None), (2, 2), (3, 2)):
         save(checkpoints, step, best)
     remove(checkpoints.path(2) / "part")
@@ -76,7 +82,7 @@ def test_a_checkpoint_is_worth_nothing_without_the_best_one(tmp_path: Path) -> N
 
 
 def test_room_is_needed_for_all_that_will_be_there(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing(keep=4))
+    checkpoints = Checkpoints(tmp_path, kept(keep=4))
     checkpoints.check_space(1)
     with pytest.raises(UserError, match=r"are free .* 7e\+06 GB are needed: 4 checkpoints of 1e\+06 GB"):
         checkpoints.check_space(10**15)
@@ -92,7 +98,7 @@ def test_other_runs_are_removed_by_age_and_number(tmp_path: Path) -> None:
         (tmp_path / other).mkdir()
 
     def left(current: str, **settings: Any) -> set[str]:
-        prune_runs(tmp_path, current, Checkpointing(**settings))
+        prune_runs(tmp_path, current, kept(**settings))
         return {path.name[0] for path in tmp_path.iterdir() if len(path.name) == 16}
 
     assert left("d" * 16, keep_runs=9, keep_days=50) == {"a", "b", "c", "d"}
@@ -148,7 +154,7 @@ def test_the_fingerprint_does_not_hang_on_how_a_run_is_watched(inputs: list[Path
             "log_level": "debug",
             "tracker": "tensorboard",
             "micro_batch_size": 8,
-            "checkpoints": Checkpointing(keep=7),
+            "checkpoints": kept(keep=7),
         }
     )
     elsewhere = small_config(profile="another", stage2={"steps": 9}, report={"title": "Another"})

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from score_core.rewards.grader import Grader
 
 from score_core.algorithms.policy_gradient import PolicyGradient
 from score_core.checkpointing.checkpoints import Checkpoints
@@ -14,9 +15,8 @@ from score_core.config.runtime import Runtime
 from score_core.config.training import Training
 from score_core.models.folders import end_token_ids, load_model, load_tokenizer
 from score_core.problems import read_problems
-from score_core.rewards.grader import Grader
-from score_core.rl.objective import Objective, stage_one, stage_two
 from score_core.rl.arguments import training_arguments
+from score_core.rl.objective import Objective, stage_one, stage_two
 from score_core.rl.stage import Stage
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation
@@ -100,7 +100,8 @@ def oracle_gradient(
     tokenizer, by_prompt = trainer.stage.conversation.tokenizer, {}
     for number, row in enumerate(rows):
         by_prompt.setdefault(tuple(row[0][0]), []).append(number)
-    answers = {tuple(trainer.stage.conversation.prompt(problem)): problem.references[0] for problem in trainer.stage.problems}
+    prompt = trainer.stage.conversation.prompt
+    answers = {tuple(prompt(problem)): problem.references[0] for problem in trainer.stage.problems}
     right = []
     for row in rows:
         texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids, turn in row if turn]
@@ -149,13 +150,13 @@ def test_gradient_is_that_of_a_plain_oracle(
         stage1={"baseline_later": "leave_one_out"}, stage2={"baseline_later": "leave_one_out"}
     )
     if stage_name == "stage1":
-        stage, objective, betas = config.stage("stage1"), stage_one(2, beta1=0.01, beta2=0.3), [0.3, 0.01]
+        objective, betas = stage_one(2, beta1=0.01, beta2=0.3), [0.3, 0.01]
     else:
-        stage, objective, betas = config.stage("stage2"), stage_two(2, beta1=0.02, alpha=3, gamma=0), [0.02, 0.02]
+        objective, betas = stage_two(2, beta1=0.02, alpha=3, gamma=0), [0.02, 0.02]
     trainer = make_trainer(
         small_run,
         tmp_path,
-        stage,
+        config.stage(stage_name),
         objective,
         disturbed=0.01,
         runtime=RUNTIME.model_copy(update={"micro_batch_size": micro_batch_size}),
@@ -171,7 +172,8 @@ def test_gradient_is_that_of_a_plain_oracle(
 
 def test_alpha_0_without_kl_is_two_turn_reinforce(small_run: Path, tmp_path: Path) -> None:
     config = small_config(stage2={"baseline_later": "leave_one_out"})
-    trainer = make_trainer(small_run, tmp_path, config.stage("stage2"), stage_two(2, beta1=0, alpha=0, gamma=0))
+    objective = stage_two(2, beta1=0, alpha=0, gamma=0)
+    trainer = make_trainer(small_run, tmp_path, config.stage("stage2"), objective)
     batches = first_step(trainer)
     ours, plain = gradient(trainer, batches), oracle_gradient(trainer, batches, [0.0, 0.0])
     for name, expected in plain.items():

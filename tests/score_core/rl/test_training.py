@@ -12,12 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers.utils.logging import enable_progress_bar
 
-from score_core.evaluation.evaluate import evaluate
 from score_core.files import replacing
 from score_core.models.folders import load_model, load_tokenizer
 from score_core.problems import read_problems
 from score_core.rl.arguments import micro_batches
-from tests.small_run import RUNTIME, folders, small_config, train_stage
+from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -113,7 +112,7 @@ def test_micro_batches_change_nothing_but_rounding(small_run: Path, tmp_path: Pa
 
 
 def test_micro_batches_hold_whole_problems() -> None:
-    stage = small_config(stage1={"prompts_per_step": 12, "samples_per_prompt": 4}).stage1
+    stage = small_config(stage1={"prompts_per_step": 12, "samples_per_prompt": 4}).stage("stage1")
     counts = {
         size: micro_batches(stage, RUNTIME.model_copy(update={"micro_batch_size": size}))
         for size in (48, 47, 24, 16, 4, 1)
