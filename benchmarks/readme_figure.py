@@ -7,7 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import yaml
+
 from score_core.errors import UserError
+from tasks.report import add_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,11 +20,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, default=Path("docs/result.png"), help="(docs/result.png)")
     given = parser.parse_args(arguments)
+    report = argparse.ArgumentParser()
+    add_arguments(report)
+    stages = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]
+    made = report.parse_args(stages["report"]["cmd"].split()[3:])
     from score_core.report.inputs import read_inputs
     from score_core.report.plots import write_png
 
     try:
-        write_png(given.output, read_inputs(Path()))
+        write_png(given.output, read_inputs(made.evaluated, made.trained))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
