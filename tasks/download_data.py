@@ -11,8 +11,8 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from score_core.config.parsing import Config
 from score_core.config.runtime import Runtime
+from score_core.config.schema import Config
 from score_core.files import replacing, write_json
 
 
