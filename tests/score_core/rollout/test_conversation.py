@@ -14,7 +14,7 @@ RETRY = "There might be an error. Correct it {if} any, and write ANSWER: again."
 
 
 def problem(text: str) -> Problem:
-    return Problem(id="p1", problem=text, answer="7")
+    return Problem(id="p1", problem=text, references=("7",))
 
 
 @pytest.fixture
