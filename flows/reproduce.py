@@ -30,6 +30,7 @@ from flows.stages import REFUSED, Outcome, child_environment, reproduce_stage
 from score_core.errors import UserError
 from score_core.files import replacing
 from tasks.commands.profiles import PARAMS, check_known, check_nothing_lost, compose
+from tasks.runner.exits import exit_code
 from tasks.runner.lock import exclusive
 from tasks.runner.processes import end_with_parent
 
@@ -173,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.plan and given.profile:
         parser.error("--plan is for params.yaml as it is; leave out --profile")
     if given.plan:
-        return _show_plan(given)
+        return exit_code("reproduce", lambda: _print_plan(given))
     server = running_server(ROOT)
     with temporary_settings({PREFECT_API_URL: server} if server else {}):
         state = reproduce(
@@ -186,14 +187,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 2 if state.name == REFUSED else 1
 
 
-def _show_plan(given: argparse.Namespace) -> int:
-    try:
-        wanted = select(read_stages(), given.stages)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def _print_plan(given: argparse.Namespace) -> None:
+    wanted = select(read_stages(), given.stages)
     print(as_text(plan(wanted, _forced(given.force, given.stages, [stage.name for stage in wanted]))))
-    return 0
 
 
 if __name__ == "__main__":

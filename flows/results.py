@@ -17,6 +17,8 @@ import yaml
 from flows.dag import ROOT, Stage, find_output, read_stages, reason
 from score_core.errors import UserError
 from score_core.files import read_json, replacing, write_json
+from score_core.report.labels import MODELS, TRANSITIONS
+from tasks.runner.exits import exit_code
 
 # The trained and the base model's metrics, wherever dvc.yaml has them.
 FINAL, BASE = "final.json", "base.json"
@@ -28,10 +30,8 @@ SHOWN = {
     "accuracy_t1": "right at attempt 1",
     "accuracy_t2": "right at attempt 2",
     "delta": "change, attempt 1 to 2",
-    "delta_i_to_c": "wrong → right",
-    "delta_c_to_i": "right → wrong",
+    **TRANSITIONS,
 }
-
 NOTHING = "none"
 
 Metrics = dict[str, Any]
@@ -117,7 +117,7 @@ def table(
     final: Metrics, base: Metrics | None, last: Metrics | None, accepted: Metrics | None
 ) -> list[dict[str, str]]:
     """One row per metric, in percent; in brackets the difference of this run to the other, in points."""
-    others = {"base model": base, "previous run": last, "accepted run": accepted}
+    others = {MODELS["base"]: base, "previous run": last, "accepted run": accepted}
     rows = []
     for key, label in SHOWN.items():
         if key not in final:
@@ -149,14 +149,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.results", description=__doc__)
     parser.add_argument("what", choices=["accept"])
     parser.parse_args()
-    try:
-        path = accept()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    shown = path.relative_to(ROOT)
+    return exit_code("accept", _print_accepted)
+
+
+def _print_accepted() -> None:
+    shown = accept().relative_to(ROOT)
     print(f"Accepted: {shown}\nCommit it, and later runs are compared with it: git add {shown} && git commit")
-    return 0
 
 
 if __name__ == "__main__":

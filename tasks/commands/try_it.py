@@ -39,7 +39,7 @@ def side_by_side(problem: Problem, rows: list[Row]) -> str:
 
     Args:
         problem: without references no verdict is shown.
-        rows: for each of `MODELS` its row of generations.
+        rows: for each of `MODELS`, its row of generations.
     """
     lines = [*_wrapped(f"Problem  {problem.problem}", WIDTH)]
     if problem.answer:
