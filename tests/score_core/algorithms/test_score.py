@@ -41,11 +41,11 @@ def test_stage_two_pays_every_attempt_and_progress() -> None:
     settings = {"baseline": "none", "baseline_later": "none", "beta1": 0.25}
     stage = make_algorithm(config(training=settings, stage2={"alpha": 10.0}).stage("stage2"))
     assert stage.kl_weight == (0.25, 0.25)
-    credit = stage.credit(judged([[1, 1], [0, 1], [1, 0], [0, 0]]))
+    credit = stage.credit(judged([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
     assert credit.returns_NT.tolist() == [[1, 1], [0, 11], [1, -10], [0, 0]]
     assert credit.advantage_NT.equal(credit.returns_NT)
     assert credit.weight_NT.equal(torch.full((4, 2), 0.25))
-    given = stage.credit(judged([[1, 1], [0, 1]], given=True))
+    given = stage.credit(judged([[1.0, 1.0], [0.0, 1.0]], given=True))
     assert given.weight_NT[:, 0].sum() == 0 and given.advantage_NT[:, 0].abs().sum() == 0
 
 
