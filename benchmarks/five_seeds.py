@@ -2,8 +2,9 @@
 
     python -m benchmarks.five_seeds METRICS OUTPUT
 
-METRICS holds the evaluations as <seed>-<model>.json. Writes OUTPUT.csv, and OUTPUT.md with what a seed does not
-show of what the embedded default promises. `dvc repro` in experiments/five_seeds makes the former and calls this.
+METRICS holds the evaluations as <seed>-<model>.json. Writes OUTPUT.csv, and OUTPUT.md with what a seed does
+not show of what the embedded default promises. `dvc repro` in experiments/five_seeds makes the former and
+calls this.
 """
 
 import argparse

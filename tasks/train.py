@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     """Trains `given.start` as the section `given.name` says."""
     from score_core.algorithms import make_algorithm
-
     from score_core.rl.training import Folders, train
 
     algorithm = make_algorithm(config.stage(given.name))

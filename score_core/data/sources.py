@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score_core.config.schema import Columns, FileData, HubData, LocalData
+from score_core.config.data import Columns, FileData, HubData, LocalData
 from score_core.errors import UserError
 from score_core.hub import hub_errors, snapshot
 
