@@ -91,7 +91,12 @@ def checkout(tmp_path, monkeypatch):
     parameters = content(
         data={"source": "addition"},
         model={"source": "addition", "steps": 2},
-        conversation={"first": "first.txt", "retry": "retry.txt"},
+        conversation={
+            "first": "first.txt",
+            "retry": "retry.txt",
+            "max_prompt_tokens": 32,
+            "max_new_tokens": 7,
+        },
         reward={"extractor": "last_integer", "matcher": "integer"},
     )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters))
