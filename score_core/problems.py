@@ -11,16 +11,28 @@ import pyarrow.parquet as pq
 from score_core.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-COLUMNS = ("id", "problem", "answer")
+SCHEMA = pa.schema([("id", pa.string()), ("problem", pa.string()), ("references", pa.list_(pa.string()))])
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem with its gold answer, both as text. `id` is unique over all splits."""
+    """One problem.
+
+    Attributes:
+        id: unique over all splits.
+        problem: its text.
+        references: the gold answers as text, one or several; an attempt is right if it equals any. A
+            problem typed by a person has none.
+    """
 
     id: str
     problem: str
-    answer: str
+    references: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """The gold answers as one text, to be read by people."""
+        return " or ".join(self.references)
 
 
 def content_hash(problem: str) -> str:
@@ -34,16 +46,16 @@ def content_hash(problem: str) -> str:
 
 def write_problems(folder: Path, split: str, problems: Sequence[Problem]) -> None:
     """Writes one split as parquet."""
-    columns = {name: [getattr(problem, name) for problem in problems] for name in COLUMNS}
-    schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-    pq.write_table(pa.table(columns, schema=schema), folder / f"{split}.parquet")
+    columns = {name: [getattr(problem, name) for problem in problems] for name in SCHEMA.names}
+    pq.write_table(pa.table(columns, schema=SCHEMA), folder / f"{split}.parquet")
 
 
 def read_problems(folder: Path, split: str) -> list[Problem]:
     """Reads one split.
 
     Raises:
-        UserError: the file is missing, lacks a column, is empty, or a row has no value.
+        UserError: the file is missing, lacks a column or has one of another type, is empty, or a row
+            has no value.
     """
     path = folder / f"{split}.parquet"
     remedy = "run `dvc repro download_data`, which makes it"
@@ -53,17 +65,21 @@ def read_problems(folder: Path, split: str) -> list[Problem]:
         raise UserError(f"{path}: not found; {remedy}.") from None
     except pa.ArrowInvalid:
         raise UserError(f"{path}: not a parquet file; {remedy}.") from None
-    missing = [name for name in COLUMNS if name not in table.column_names]
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise UserError(
-            f"{path}: column {missing[0]} is missing; expected {', '.join(COLUMNS)}, "
+            f"{path}: column {missing[0]} is missing; expected {', '.join(SCHEMA.names)}, "
             f"found {', '.join(table.column_names)}; {remedy}."
         )
-    rows = table.select(list(COLUMNS)).to_pylist()
+    for column in SCHEMA:
+        found = table.schema.field(column.name).type
+        if found != column.type:
+            raise UserError(f"{path}: column {column.name}: expected {column.type}, found {found}; {remedy}.")
+    rows = table.select(SCHEMA.names).to_pylist()
     if not rows:
         raise UserError(f"{path}: the split is empty; expected at least one problem; {remedy}.")
     for number, row in enumerate(rows):
-        for name in COLUMNS:
-            if not row[name]:
+        for name, value in row.items():
+            if not value or not all(value):
                 raise UserError(f"{path}: row {number}: {name} is empty; {remedy}.")
-    return [Problem(**row) for row in rows]
+    return [Problem(row["id"], row["problem"], tuple(row["references"])) for row in rows]

@@ -11,8 +11,8 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from score_core.config.parsing import Config
 from score_core.config.runtime import Runtime
+from score_core.config.schema import Config
 from score_core.files import replacing, write_json
 
 
@@ -32,8 +32,8 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
         for split in SPLITS:
             write_problems(folder, split, prepared.splits[split])
         manifest = {
-            "source": config.data.model_dump(),
-            "path": getattr(config.data, "path", None),
+            "source": prepared.data.model_dump(),
+            "path": getattr(prepared.data, "path", None),
             "revision": prepared.revision,
             "seed": config.seed,
             "reward": config.reward.model_dump(include={"extractor", "matcher", "marker"}),
@@ -44,6 +44,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
             },
             "quarantined": [asdict(row) for row in prepared.quarantined],
             "duplicates": [asdict(row) for row in prepared.duplicates],
+            "dropped_answers": [asdict(row) for row in prepared.dropped_answers],
         }
         write_json(folder / "manifest.json", manifest)
 

@@ -10,8 +10,8 @@ import argparse
 import math
 from pathlib import Path
 
-from score_core.config.parsing import Config
 from score_core.config.runtime import Runtime
+from score_core.config.schema import Config
 from score_core.files import replacing, write_json
 from score_core.problems import read_problems
 from tasks.runner.command_line import run_name, run_stage

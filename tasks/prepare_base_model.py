@@ -10,9 +10,10 @@ steps.
 import argparse
 from pathlib import Path
 
-from score_core.config.parsing import Config
+from score_core.config.data import AdditionData
+from score_core.config.model import AdditionModel, HubModel, LocalModel
 from score_core.config.runtime import Runtime
-from score_core.config.schema import AdditionData, AdditionModel, HubModel, LocalModel, TinyModel
+from score_core.config.schema import Config
 from score_core.files import replacing
 
 
@@ -29,11 +30,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
 
 
 def _make(config: Config, folder: Path) -> None:
-    model = config.model
-    if config.smoke and isinstance(model, AdditionModel):
-        model = model.model_copy(update={"steps": model.smoke_steps})
-    elif config.smoke and isinstance(model, HubModel):
-        model = TinyModel(source="tiny", family=model.family)
+    model = config.used_model
     if isinstance(model, AdditionModel):
         from score_core.embedded import addition_model
 

@@ -11,8 +11,8 @@ from its last checkpoint in .runs/train_STAGE/.
 import argparse
 from pathlib import Path
 
-from score_core.config.parsing import Config
 from score_core.config.runtime import Runtime
+from score_core.config.schema import Config
 from tasks.runner.command_line import run_folder, run_name, run_stage
 from tasks.runner.pipeline import code_of
 
@@ -43,11 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     """Trains `given.start` as the section `given.name` says."""
-    from score_core.algorithms import ALGORITHMS
-
+    from score_core.algorithms import make_algorithm
     from score_core.rl.training import Folders, train
 
-    settings = config.stage(given.name)
+    algorithm = make_algorithm(config.stage(given.name))
     folders = Folders(
         start=given.start,
         reference=given.reference,
@@ -56,7 +55,6 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
         metrics=given.metrics,
         work=run_folder("train", given),
     )
-    algorithm = ALGORITHMS[settings.algorithm](settings)
     train(config, runtime, folders, given.name, algorithm, code_of("train"))
 
 

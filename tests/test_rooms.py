@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runner.pipeline import code_of, read_pipeline
+from tasks.runner.pipeline import code_of, command_of, read_pipeline
 from tests.imports import ROOT, imported_files, reached
 
 # The ground floor first; a room may import what stands above it. Rooms are folders, other names files.
@@ -35,7 +35,7 @@ EXEMPT = {
     "score_core/checkpointing": "a resumed run gives the same result, or its tests fail",
     "tasks/runner": "how a command runs on a machine",
 }
-COMMANDS = sorted({stage["cmd"].split()[2].removeprefix("tasks.") for stage in read_pipeline().values()})
+COMMANDS = sorted({command_of(stage) for stage in read_pipeline()})
 
 
 def unit(file: Path) -> str:
@@ -61,7 +61,7 @@ def test_stages_of_one_command_list_the_same_code(command):
     listed = {
         name: {path for path in stage["deps"] if path.startswith(("score_core/", "tasks/"))}
         for name, stage in read_pipeline().items()
-        if f" tasks.{command} " in stage["cmd"]
+        if command_of(name) == command
     }
     for name, paths in listed.items():
         assert {ROOT / path for path in paths} == set(code_of(command)), name

@@ -1,14 +1,14 @@
 """Extractors: from the text of an attempt, or of a data set's gold answer, to the answer in it.
 
 Each takes the whole text and returns the answer's text, or None where the form asked for is not
-there. Nothing here decides equality; that is `score_core/answers/matchers.py`.
+there. Nothing here decides equality; that is `score_core/answers/matchers.py`. A new extractor is a
+function, or a class made with the section `reward` if it needs settings, and a line in `EXTRACTORS`.
 """
 
 import re
 from collections.abc import Callable
-from functools import partial
 
-from score_core.config.schema import Reward
+from score_core.config.reward import Reward
 
 Extractor = Callable[[str], str | None]
 
@@ -70,13 +70,18 @@ def after_marker(text: str, marker: str) -> str | None:
     return _CLOSING_WORDS.sub("", lines[0]).strip().lstrip(":").rstrip(".").strip()
 
 
-def math_final_answer(text: str, marker: str) -> str | None:
-    """The last answer tag, else the last boxed answer, else what follows the marker."""
-    for extract in (answer_tag, boxed, partial(after_marker, marker=marker)):
-        answer = extract(text)
-        if answer is not None:
-            return answer
-    return None
+class MathFinalAnswer:
+    """The last answer tag, else the last boxed answer, else what follows `reward.marker`."""
+
+    def __init__(self, settings: Reward) -> None:
+        self._marker = settings.marker
+
+    def __call__(self, text: str) -> str | None:
+        for extract in (answer_tag, boxed):
+            answer = extract(text)
+            if answer is not None:
+                return answer
+        return after_marker(text, self._marker)
 
 
 def identity(text: str) -> str | None:
@@ -84,12 +89,9 @@ def identity(text: str) -> str | None:
     return text.strip()
 
 
-def extractor(reward: Reward) -> Extractor:
-    """The extractor that `reward.extractor` names."""
-    named: dict[str, Extractor] = {
-        "last_integer": last_integer,
-        "gsm8k_hash": gsm8k_hash,
-        "math_final_answer": partial(math_final_answer, marker=reward.marker),
-        "identity": identity,
-    }
-    return named[reward.extractor]
+EXTRACTORS: dict[str, Extractor | Callable[[Reward], Extractor]] = {
+    "last_integer": last_integer,
+    "gsm8k_hash": gsm8k_hash,
+    "math_final_answer": MathFinalAnswer,
+    "identity": identity,
+}

@@ -4,17 +4,18 @@ A matcher first normalises both answers to text; None means that it cannot read 
 nothing equals that, nor an empty answer. `equal_all` then compares normalised answers. What can be
 decided on text or as an exact fraction is; only the rest goes to math-verify, in another process
 (`score_core/answers/math_equality.py`), since computer algebra may take any time on what a model writes.
+A new matcher is a class made with the section `reward`, and a line in `MATCHERS`.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
 from score_core.answers.extractors import NUMBER, boxed
 from score_core.answers.math_equality import MathEquality
-from score_core.config.schema import Reward
+from score_core.config.reward import Reward
 
 # Longer answers are unreadable: no task has them, and big-number arithmetic on them takes minutes.
 MAX_CHARACTERS = 1000
@@ -44,15 +45,11 @@ class Matcher(Protocol):
         """Whether each normalised gold answer can be read to the end, so that others may equal it."""
 
 
-def matcher(reward: Reward) -> Matcher:
-    """The matcher that `reward.matcher` names."""
-    if reward.matcher == "math":
-        return MathMatcher(reward.seconds)
-    return IntegerMatcher() if reward.matcher == "integer" else ExactMatcher()
-
-
 class ExactMatcher:
     """The same text; only the amount of white space does not count."""
+
+    def __init__(self, settings: Reward) -> None:
+        """Takes no settings."""
 
     def normalise(self, answer: str) -> str | None:
         return " ".join(answer.split()) or None
@@ -91,13 +88,11 @@ def _integer(answer: str) -> str | None:
 class MathMatcher:
     r"""The same mathematical object: number, expression, equation, set, interval, matrix, or word.
 
-    Args:
-        seconds: the time limit of one comparison; two answers that cannot be shown equal within it
-            are not equal.
+    Two answers that cannot be shown equal within `reward.seconds` are not equal.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._algebra = MathEquality(seconds)
+    def __init__(self, settings: Reward) -> None:
+        self._algebra = MathEquality(settings.seconds)
         self._compared: dict[tuple[str, str], bool] = {}
 
     def normalise(self, answer: str) -> str | None:
@@ -189,3 +184,10 @@ def _equal_as_written(gold: str, answer: str) -> bool | None:
         return True
     values = _value(gold), _value(answer)
     return None if None in values else values[0] == values[1]
+
+
+MATCHERS: dict[str, Callable[[Reward], Matcher]] = {
+    "integer": IntegerMatcher,
+    "math": MathMatcher,
+    "exact": ExactMatcher,
+}

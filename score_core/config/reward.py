@@ -1,22 +1,42 @@
-"""The section `reward`: when an answer is right, and what training pays for."""
+"""The section `reward`: how attempts are judged right or wrong, and what training pays for them.
 
-from typing import Literal
+Names are plain text here: what they may be stands in one place each, the dicts `EXTRACTORS` and
+`MATCHERS` of `score_core/answers/` and `TERMS` of `score_core/rewards/`, which refuse unknown ones.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from score_core.config.section import Positive, Section
+from score_core.errors import unknown_name
 
 
 class Term(Section):
-    """One of the rewards that are added."""
+    """One term of the training reward."""
 
-    name: str
-    weight: float
+    name: str  # one of `TERMS`, score_core/rewards/terms.py
+    weight: Annotated[float, Field(allow_inf_nan=False)]  # what it is multiplied by; negative for a penalty
 
 
 class Reward(Section):
-    """Correctness is an extractor and a matcher; a training reward is the weighted sum of `terms`."""
+    """An extractor and a matcher decide what is right; the terms' weighted sum is the training reward."""
 
-    extractor: Literal["last_integer", "gsm8k_hash", "math_final_answer", "identity"]
-    matcher: Literal["integer", "math", "exact"]
+    extractor: str  # one of `EXTRACTORS`, score_core/answers/extractors.py
+    matcher: str  # one of `MATCHERS`, score_core/answers/matchers.py
     marker: str  # what `math_final_answer` looks for
     seconds: Positive  # the time limit of one comparison
-    terms: tuple[Term, ...]
+    terms: Annotated[tuple[Term, ...], Field(min_length=1)]
+
+
+def named(table: Mapping[str, Any], name: str, key: str, settings: Section) -> Any:
+    """What `name` stands for in `table`: a function as it is, or a class made with `settings`.
+
+    Raises:
+        UserError: it stands for nothing; the message names the parameter `key` and the nearest name.
+    """
+    if name not in table:
+        raise unknown_name(key, name, table)
+    found = table[name]
+    return found(settings) if isinstance(found, type) else found

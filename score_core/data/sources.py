@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score_core.config.schema import Columns, FileData, HubData, LocalData
+from score_core.config.data import Columns, FileData, HubData, LocalData
 from score_core.errors import UserError
 from score_core.hub import hub_errors, snapshot
 
@@ -20,12 +20,12 @@ READERS = {".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
 
 @dataclass(frozen=True)
 class Row:
-    """One row, its values as text; a missing value is an empty text."""
+    """One row, its values as text; a missing value is an empty text, a missing list an empty one."""
 
     number: int  # in the source's order, from 0
     id: str | None
     problem: str
-    answer: str
+    answers: tuple[str, ...]  # the gold answers: one, or as many as a list holds
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,20 @@ def read_source(data: HubData | LocalData) -> Source:
         )
     saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
     return _read_saved(data, folder) if saved else _read_files(data, folder)
+
+
+def fixture_of(data: HubData) -> LocalData:
+    """The local folder that a smoke run reads in place of the hub data set.
+
+    Raises:
+        UserError: none is named.
+    """
+    if data.fixture is None:
+        raise UserError(
+            f"data.fixture: null; a smoke run reads it in place of the hub data set {data.path}; name a "
+            "folder of a few rows in the same format."
+        )
+    return LocalData(source="local", path=data.fixture, **data.model_dump(include=set(FileData.model_fields)))
 
 
 def _read_hub(data: HubData) -> Source:
@@ -158,7 +172,10 @@ def _rows(where: str, rows: "Dataset", columns: Columns) -> list[Row]:
             number=number,
             id=_text(where, named["id"], number, values["id"][number]) if "id" in values else None,
             problem=_text(where, named["problem"], number, problem),
-            answer=_text(where, named["answer"], number, answer),
+            answers=tuple(
+                _text(where, named["answer"], number, text)
+                for text in (answer if isinstance(answer, list) else [answer])
+            ),
         )
         for number, (problem, answer) in enumerate(zip(values["problem"], values["answer"], strict=True))
     ]

@@ -1,27 +1,28 @@
 """From a source's rows to the three splits the pipeline works on, with an account of every row.
 
-Gold answers are read as attempts are; a row whose gold answer cannot be judged by is quarantined,
-not dropped in silence. Splits are disjoint by content, and which problem goes where depends on its
-content alone, so adding rows moves no other.
+Gold answers are read as attempts are. A row is quarantined, not dropped in silence, if none of its gold
+answers can be; where only some of them cannot, the others stay and these are noted. Splits are
+disjoint by content, and which problem goes where depends on its content alone, so adding rows moves no
+other.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from score_core.answers.verifier import Verifier
 from score_core.config.parsing import Config
-from score_core.config.schema import AdditionData
-from score_core.data.sources import Row, Split, read_source
+from score_core.config.schema import AdditionData, Data, HubData
+from score_core.data.sources import Row, Split, fixture_of, read_source
 from score_core.errors import UserError
 from score_core.problems import SPLITS, Problem, content_hash
-from score_core.rewards.judge import Judge
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A row that is in no split, and why."""
+    """A row that is in no split, or a gold answer that its row has to do without, and why."""
 
     split: str
     row: int  # in the source's order, from 0
@@ -40,11 +41,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The splits, and what became of the rows that are in none."""
+    """The splits, where they come from, and what became of what is in none of them."""
 
     splits: dict[str, list[Problem]]
     quarantined: list[Refused]
     duplicates: list[Refused]
+    dropped_answers: list[Refused]  # gold answers that cannot be read, of rows that have others
+    data: Data  # what was read: a smoke run's fixture in place of a hub data set
     revision: str | None
 
 
@@ -52,10 +55,11 @@ def prepare(config: Config) -> Prepared:
     """Reads the source that `config.data` names and splits it.
 
     Raises:
-        UserError: the source is wrong (see `read_source`), a split is empty, or two splits share a
-            problem or an id.
+        UserError: `config.reward` names an unknown extractor or matcher, the source is wrong (see
+            `read_source`), a split is empty, or two splits share a problem or an id.
     """
-    data = config.data
+    verifier = Verifier(config.reward)
+    data = fixture_of(config.data) if config.smoke and isinstance(config.data, HubData) else config.data
     if isinstance(data, AdditionData):
         from score_core.embedded.addition import make_problems
 
@@ -67,10 +71,8 @@ def prepare(config: Config) -> Prepared:
         revision = source.revision
         sources = {"train": source.train, "test": source.test}
 
-    judge = Judge(config.reward)
-    quarantined: list[Refused] = []
-    duplicates: list[Refused] = []
-    kept = {name: _keep(judge, name, split, quarantined, duplicates) for name, split in sources.items()}
+    result = Prepared({}, [], [], [], data, revision)
+    kept = {name: _keep(verifier, name, split, result) for name, split in sources.items()}
     _refuse_shared(sources, kept)
 
     if not isinstance(data, AdditionData):
@@ -84,34 +86,36 @@ def prepare(config: Config) -> Prepared:
                     f"{sources['train'].name}: of {len(rows)} problems none is left for the split {name} "
                     f"at data.validation_share: {data.validation_share:g}; change the share or add problems."
                 )
-    splits = {name: _sized(name, kept[name], getattr(data.sizes, name)) for name in SPLITS}
-    return Prepared(splits, quarantined, duplicates, revision)
+    for name in SPLITS:
+        result.splits[name] = _sized(name, kept[name], getattr(data.sizes, name))
+    return result
 
 
 def _generated(name: str, problems: Sequence[Problem]) -> Split:
-    rows = [Row(at, problem.id, problem.problem, problem.answer) for at, problem in enumerate(problems)]
+    rows = [Row(at, problem.id, problem.problem, problem.references) for at, problem in enumerate(problems)]
     return Split(f"generated {name}", rows)
 
 
-def _keep(
-    judge: Judge, name: str, split: Split, quarantined: list[Refused], duplicates: list[Refused]
-) -> list[Kept]:
-    """The split's distinct problems with judgeable gold answers; notes the others in the two lists."""
+def _keep(verifier: Verifier, name: str, split: Split, account: Prepared) -> list[Kept]:
+    """The split's distinct problems with readable gold answers; notes what is left out in `account`."""
     kept: dict[str, Kept] = {}
-    noted = len(quarantined)
-    golds = judge.golds([row.answer for row in split.rows])
+    quarantined = []
+    golds = verifier.golds([row.answers for row in split.rows])
     for row, gold in zip(split.rows, golds, strict=True):
         content = content_hash(row.problem)
         number, identity = row.number, row.id or content
         if not row.problem:
             quarantined.append(Refused(name, number, row.id or "", "the problem is empty"))
-        elif gold.answer is None:
-            quarantined.append(Refused(name, number, identity, gold.reason))
+        elif not gold.references:
+            quarantined.append(Refused(name, number, identity, "; ".join(gold.reasons)))
         elif content in kept:
-            duplicates.append(Refused(name, number, identity, f"the same problem as row {kept[content].row}"))
+            reason = f"the same problem as row {kept[content].row}"
+            account.duplicates.append(Refused(name, number, identity, reason))
         else:
-            kept[content] = Kept(number, content, Problem(identity, row.problem, gold.answer))
-    first = next(iter(quarantined[noted:]), None)
+            kept[content] = Kept(number, content, Problem(identity, row.problem, gold.references))
+            account.dropped_answers.extend(Refused(name, number, identity, why) for why in gold.reasons)
+    account.quarantined.extend(quarantined)
+    first = quarantined[0] if quarantined else None
     if not kept:
         found = f"found {len(split.rows)} rows"
         if first:
@@ -122,7 +126,7 @@ def _keep(
         log.warning(
             "%s: %d of %d rows quarantined, see manifest.json (row %d: %s)",
             split.name,
-            len(quarantined) - noted,
+            len(quarantined),
             len(split.rows),
             first.row,
             first.reason,

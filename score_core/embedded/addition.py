@@ -58,7 +58,7 @@ def make_problems(data: AdditionData, seed: int) -> dict[str, list[Problem]]:
         in_vain = 0
         seen.add(text)
         splits[split].append(
-            Problem(id=content_hash(text), problem=text, answer=answer_to(text, data.digits))
+            Problem(id=content_hash(text), problem=text, references=(answer_to(text, data.digits),))
         )
         if all(len(problems) == sizes[name] for name, problems in splits.items()):
             break

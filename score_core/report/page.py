@@ -10,24 +10,21 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from score_core.config.parsing import Config
+from score_core.config.schema import Config
 from score_core.report import plots, wording
 from score_core.report.comparison import compare, transitions
 from score_core.report.inputs import Inputs
+from score_core.report.labels import TRANSITIONS
 from score_core.report.provenance import Provenance
 from score_core.report.published import GROUPS
 from score_core.report.samples import choose_samples
+from score_core.report.style import palette
 from score_core.report.tables import monitor_rows, result_rows
 
 FOLDER = Path(__file__).parent
 CURVES = (
     ("reward", "Reward", "mean reward", "Mean raw reward of the sampled attempts, before any shaping."),
-    (
-        "kl",
-        "Distance from the base model",
-        "KL, nats an attempt",
-        "KL divergence from the base model. Stage I holds the first attempt close to it.",
-    ),
+    ("kl", "Distance from the base model", "KL, nats an attempt", "KL divergence from the base model."),
     (
         "entropy",
         "Entropy",
@@ -48,16 +45,19 @@ def render_page(inputs: Inputs, config: Config, provenance: Provenance) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=wording.percent, points=wording.points, p_value=wording.p_value)
-    attempts = inputs.attempts
+    attempts, places = inputs.attempts, plots.kept_at(inputs)
     return environment.get_template("page.html.j2").render(
         config=config,
         inputs=inputs,
         css=Markup((FOLDER / "page.css").read_text()),
-        palette=plots.PALETTE,
+        palette=palette(len(inputs.models)),
         headline=wording.headline(inputs),
         model_name=wording.model_name(config),
         data_name=wording.data_name(config),
         decoding=wording.decoding(config),
+        score=wording.is_score(inputs, config),
+        methods=wording.methods(inputs, config),
+        transitions=TRANSITIONS,
         results=result_rows(inputs),
         paired=[
             (t, compare(inputs.base.generations, inputs.final.generations, t)) for t in range(1, attempts + 1)
@@ -65,9 +65,9 @@ def render_page(inputs: Inputs, config: Config, provenance: Provenance) -> str:
         spans=[(before, after, _shares(inputs, before, after)) for before, after in _spans(attempts)],
         monitors=monitor_rows(inputs),
         figures=_figures(inputs),
-        curves=CURVES,
+        curves=CURVES if inputs.training else (),
         samples=choose_samples(inputs.final.generations, attempts, config.report.samples),
-        last_validation=inputs.training[0].validation.iloc[-1].to_dict(),
+        placed=[model.label for model in inputs.models if model.name in places],
         published=GROUPS,
         parameters=wording.flat_parameters(config),
         provenance=provenance,
@@ -85,18 +85,19 @@ def _shares(inputs: Inputs, before: int, after: int) -> list[tuple[str, list[Any
 
 
 def _figures(inputs: Inputs) -> dict[str, Markup]:
-    draws: dict[str, tuple[str, plots.Draw]] = {
-        "accuracy": ("Accuracy over training", partial(plots.accuracy_over_training, inputs=inputs)),
-        "delta": ("Delta over training", partial(plots.delta_over_training, inputs=inputs)),
-    }
+    draws: dict[str, tuple[str, plots.Draw]] = {}
+    if inputs.training:
+        draws["accuracy"] = "Accuracy over training", partial(plots.accuracy_over_training, inputs=inputs)
+        draws["delta"] = "Delta over training", partial(plots.delta_over_training, inputs=inputs)
+        for quantity, title, label, _ in CURVES:
+            draws[quantity] = (
+                f"{title} over training",
+                partial(plots.training_curve, inputs=inputs, quantity=quantity, label=label),
+            )
     for before, after in _spans(inputs.attempts):
         draws[f"transitions{after}"] = (
             f"Transitions from attempt {before} to attempt {after}",
             partial(plots.transition_bars, inputs=inputs, before=before, after=after),
         )
-    for quantity, title, label, _ in CURVES:
-        draws[quantity] = (
-            f"{title} over training",
-            partial(plots.training_curve, inputs=inputs, quantity=quantity, label=label),
-        )
-    return {name: Markup(plots.as_svg(name, title, draw)) for name, (title, draw) in draws.items()}
+    count = len(inputs.models)
+    return {name: Markup(plots.as_svg(name, title, draw, count)) for name, (title, draw) in draws.items()}

@@ -6,9 +6,8 @@ Reads the metrics of every evaluation in dvc.yaml; percent, with 95 % intervals.
 import sys
 from typing import Any
 
-from score_core.report.labels import TRANSITIONS, model_label
-
 from score_core.files import read_json
+from score_core.report.labels import TRANSITIONS, model_label
 from tasks.runner.exits import exit_code
 from tasks.runner.pipeline import outputs_of, stages_of
 

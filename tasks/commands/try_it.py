@@ -38,8 +38,8 @@ def side_by_side(problem: Problem, rows: list[Row]) -> str:
     """Each model's attempts at one problem, in two columns of an 80-column terminal.
 
     Args:
-        problem: with an empty answer no verdict is shown.
-        rows: for each of `MODELS` its row of generations.
+        problem: without references no verdict is shown.
+        rows: for each of `MODELS`, its row of generations.
     """
     lines = [*_wrapped(f"Problem  {problem.problem}", WIDTH)]
     if problem.answer:
@@ -94,7 +94,7 @@ def converse(ask: Ask, example: str | None) -> None:
 
 def typed(text: str) -> Problem:
     """A problem a person typed, whose answer nobody knows."""
-    return Problem(id="typed", problem=text, answer="")
+    return Problem(id="typed", problem=text, references=())
 
 
 def check_models(folders: Iterable[Path]) -> None:

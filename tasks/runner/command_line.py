@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from score_core.config.parsing import Config, load_config, load_runtime
+from score_core.config.parsing import load_config, load_runtime
 from score_core.config.runtime import Runtime
+from score_core.config.schema import Config
 from score_core.files import check_writable
 from tasks.runner.exits import ENDING, exit_code, is_first, leave
 from tasks.runner.lock import exclusive

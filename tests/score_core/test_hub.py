@@ -42,7 +42,7 @@ def model(output, path, revision):
 def data(**options):
     columns = Columns(problem=options.pop("problem", "question"))
     source = read_source(HubData(source="hub", columns=columns, **options))
-    return [source.revision, source.train.name, len(source.train.rows), source.test.rows[1].answer]
+    return [source.revision, source.train.name, len(source.train.rows), source.test.rows[1].answers]
 
 for call, *arguments in json.loads(sys.argv[1]):
     try:
@@ -108,7 +108,7 @@ def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(reposito
     assert none.startswith("UserError: model.path: the hub has no model own/none")
     assert revision.startswith("UserError: model.revision: the hub model own/tiny has no revision v9")
     assert name.startswith("UserError: model.path: expected the name of a hub model")
-    assert data == [COMMIT, "own/sums:train", 5, "#### 1"]
+    assert data == [COMMIT, "own/sums:train", 5, ["#### 1"]]
     assert "'other' not found" in config and "data.name" in config
     assert "exam" in split and "data.test_split" in split
     assert "own/sums:train: column query is missing, found question, answer" in column

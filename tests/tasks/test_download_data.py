@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from score_core.answers.verifier import Verifier
 from score_core.config.runtime import Runtime
 from score_core.errors import UserError
 from score_core.problems import read_problems
-from score_core.rewards.judge import Judge
 from tasks import download_data
 from tests.configs import config
 
@@ -32,18 +32,18 @@ def test_the_fixture_is_prepared_and_accounted_for():
     splits = {name: read_problems(download_data.PREPARED, name) for name in ("train", "validation", "test")}
     manifest = json.loads((download_data.PREPARED / "manifest.json").read_text())
     assert manifest["counts"] == {name: len(problems) for name, problems in splits.items()}
-    assert manifest["quarantined"] == manifest["duplicates"] == []
+    assert manifest["quarantined"] == manifest["duplicates"] == manifest["dropped_answers"] == []
     assert manifest["seed"] == 5 and manifest["path"] == str(FIXTURE) and manifest["revision"] is None
     assert sorted(manifest["sha256"]) == ["test.parquet", "train.parquet", "validation.parquet"]
     for name, digest in manifest["sha256"].items():
         assert hashlib.sha256((download_data.PREPARED / name).read_bytes()).hexdigest() == digest
     # The fixture's own worked solutions are right, and say what the prepared gold answer says.
     rows = [json.loads(line) for split in ("train", "test") for line in (FIXTURE / f"{split}.jsonl").open()]
-    gold = {problem.problem: problem.answer for problems in splits.values() for problem in problems}
-    judge = Judge(whole.reward)
+    gold = {problem.problem: problem.references for problems in splits.values() for problem in problems}
+    verifier = Verifier(whole.reward)
     assert len(rows) == len(gold) >= 130
     for row in rows:
-        assert judge.score(row["answer"], gold[row["question"]]).correct
+        assert verifier.verify_all([row["answer"]], [gold[row["question"]]])[0].correct
         for step in row["answer"].split("<<")[1:]:
             expression, result = step.split(">>")[0].split("=")
             assert eval(expression) == int(result)

@@ -2,12 +2,13 @@
 
 import pytest
 
-from score_core.answers.extractors import extractor
-from score_core.config.schema import Reward
+from score_core.answers.extractors import EXTRACTORS
+from score_core.config.reward import named
+from tests.reward_section import reward
 
 
-def extract(name, text):
-    return extractor(Reward(extractor=name, matcher="exact"))(text)
+def extract(name, text, **settings):
+    return named(EXTRACTORS, name, "reward.extractor", reward(**settings))(text)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +72,7 @@ def test_math_final_answer(text, answer):
 
 
 def test_the_marker_is_the_configured_one():
-    reward = Reward(extractor="math_final_answer", matcher="math", marker="ANSWER:")
-    assert extractor(reward)("ANSWER: 12") == "12"
+    assert extract("math_final_answer", "ANSWER: 12", marker="ANSWER:") == "12"
 
 
 def test_identity_takes_the_whole_text():

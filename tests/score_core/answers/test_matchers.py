@@ -7,8 +7,9 @@ import time
 import pytest
 
 from score_core.answers.matchers import ExactMatcher, IntegerMatcher, MathMatcher
+from tests.reward_section import reward
 
-MATH = MathMatcher(seconds=5)
+MATH, INTEGER, EXACT = (matcher(reward()) for matcher in (MathMatcher, IntegerMatcher, ExactMatcher))
 
 
 def equal(matcher, gold, answer):
@@ -110,10 +111,10 @@ def test_math_refuses_unequal_and_unreadable_answers(gold, answer):
     ],
 )
 def test_integers_are_read(answer, value):
-    assert IntegerMatcher().normalise(answer) == value
+    assert INTEGER.normalise(answer) == value
 
 
-@pytest.mark.parametrize("matcher", [MATH, IntegerMatcher(), ExactMatcher()])
+@pytest.mark.parametrize("matcher", [MATH, INTEGER, EXACT])
 @pytest.mark.parametrize(
     "answer", ["1,000", r"$\text{(C)}$", "$-18", r"\boxed{\frac{1}{2}}", " a  b ", "20%", "5."]
 )
@@ -123,9 +124,9 @@ def test_normalising_twice_is_normalising_once(matcher, answer):
 
 
 def test_exact_counts_letters_not_white_space():
-    assert equal(ExactMatcher(), "a  b", " a b\n")
-    assert not equal(ExactMatcher(), "a b", "A b")
-    assert not equal(ExactMatcher(), " ", "")
+    assert equal(EXACT, "a  b", " a b\n")
+    assert not equal(EXACT, "a b", "A b")
+    assert not equal(EXACT, " ", "")
 
 
 def test_gold_answers_that_algebra_cannot_read_are_told_apart():
@@ -135,7 +136,7 @@ def test_gold_answers_that_algebra_cannot_read_are_told_apart():
 
 @pytest.mark.parametrize("tower", ["9^{9^{9^{9}}}", r"(x+1)^{99999999}"])
 def test_the_time_limit_holds_and_the_next_comparison_works(tower):
-    matcher = MathMatcher(seconds=0.5)
+    matcher = MathMatcher(reward(seconds=0.5))
     started = time.monotonic()
     assert not equal(matcher, tower, "x^{3}-7")
     assert time.monotonic() - started < 20  # the limit, and the helper's start on a busy machine
@@ -143,7 +144,7 @@ def test_the_time_limit_holds_and_the_next_comparison_works(tower):
 
 
 def test_comparisons_work_side_by_side_in_threads():
-    matcher = MathMatcher(seconds=5)
+    matcher = MathMatcher(reward(seconds=5.0))
     verdicts = {}
 
     def compare(number):
@@ -168,7 +169,7 @@ def _compare_in_child(matcher, verdicts):
 
 
 def test_comparisons_work_in_a_forked_process_and_leave_the_parent_s_alone():
-    matcher = MathMatcher(seconds=5)
+    matcher = MathMatcher(reward(seconds=5.0))
     assert equal(matcher, "x+1", "1+x")
     context = multiprocessing.get_context("fork")
     verdicts = context.SimpleQueue()

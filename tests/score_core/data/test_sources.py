@@ -32,9 +32,9 @@ def test_every_format_gives_the_same_rows(tmp_path, form):
     else:
         write(tmp_path, form)
     source = read_source(local(tmp_path))
-    assert [(row.number, row.problem, row.answer) for row in source.train.rows] == [
-        (0, "one plus one?", "#### 2"),
-        (1, "two plus\ntwo?", "#### 4"),
+    assert [(row.number, row.problem, row.answers) for row in source.train.rows] == [
+        (0, "one plus one?", ("#### 2",)),
+        (1, "two plus\ntwo?", ("#### 4",)),
     ]
     assert len(source.test.rows) == 1
     assert source.revision is None
@@ -51,8 +51,8 @@ def test_numbers_become_text_and_missing_values_empty_text(tmp_path):
     (tmp_path / "train.csv").write_text("id,question,answer\n7,a,2\n8,b,\n")
     (tmp_path / "test.csv").write_text("id,question,answer\n9,c,2.5\n")
     source = read_source(local(tmp_path, columns={"id": "id"}))
-    assert [(row.id, row.answer) for row in source.train.rows] == [("7", "2.0"), ("8", "")]
-    assert source.test.rows[0].answer == "2.5"
+    assert [(row.id, row.answers) for row in source.train.rows] == [("7", ("2.0",)), ("8", ("",))]
+    assert source.test.rows[0].answers == ("2.5",)
 
 
 def test_other_split_names(tmp_path):
@@ -101,10 +101,32 @@ def test_a_broken_file_is_named(tmp_path, form):
     assert f"{tmp_path / f'test.{form}'}: cannot be read (" in refused(local(tmp_path))
 
 
-def test_a_list_is_no_answer(tmp_path):
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "saved"])
+def test_a_list_holds_several_gold_answers(tmp_path, form):
+    rows = {"question": ["a", "b", "c", "d"], "answer": [["1", " one "], ["2"], [], None]}
+    if form == "saved":
+        DatasetDict(train=Dataset.from_dict(rows), test=Dataset.from_dict(rows)).save_to_disk(tmp_path)
+    for split in ("train", "test"):
+        if form == "parquet":
+            Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
+        if form == "jsonl":
+            Dataset.from_dict(rows).to_json(tmp_path / f"{split}.jsonl")
+    answers = [row.answers for row in read_source(local(tmp_path)).test.rows]
+    assert answers == [("1", "one"), ("2",), (), ("",)]
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"question": "a", "answer": [["1"]]}, "column answer: expected text or a number, found a list"),
+        ({"question": "a", "answer": {"b": 1}}, "column answer: expected text or a number, found a dict"),
+        ({"question": ["a"], "answer": "1"}, "column question: expected text or a number, found a list"),
+    ],
+)
+def test_nested_values_are_refused(tmp_path, row, column):
     write(tmp_path, "jsonl")
-    (tmp_path / "test.jsonl").write_text(json.dumps({"question": "a", "answer": ["1"]}) + "\n")
-    assert "test.jsonl: row 0 (from 0), column answer: expected text or a number" in refused(local(tmp_path))
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
+    assert f"test.jsonl: row 0 (from 0), {column}" in refused(local(tmp_path))
 
 
 def test_one_saved_data_set_has_no_splits(tmp_path):

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from score_core.data.splits import prepare
+from score_core.data.splits import Refused, prepare
 from score_core.errors import UserError
 from score_core.problems import content_hash
 from tests.configs import config
+from tests.reward_section import reward
 
 
 def prepared(folder, train, test=(("last?", "#### 9"),), **data):
@@ -26,8 +27,8 @@ def numbered(count, start=0):
 
 def test_gold_answers_are_extracted(tmp_path):
     splits = prepared(tmp_path, numbered(50, start=1000)).splits
-    answers = {p.problem: p.answer for p in splits["train"] + splits["validation"]}
-    assert answers == {f"problem {number}?": str(number) for number in range(1000, 1050)}
+    answers = {p.problem: p.references for p in splits["train"] + splits["validation"]}
+    assert answers == {f"problem {number}?": (str(number),) for number in range(1000, 1050)}
 
 
 def test_rows_without_a_usable_gold_answer_are_quarantined_with_the_reason(tmp_path):
@@ -43,6 +44,58 @@ def test_rows_without_a_usable_gold_answer_are_quarantined_with_the_reason(tmp_p
     assert sum(map(len, result.splits.values())) == 41
 
 
+def test_several_gold_answers_lose_those_that_cannot_be_read(tmp_path):
+    several = [
+        ("two?", ["#### 2", "no idea", "2", "#### 3"]),
+        ("bad?", ["no idea", "#### 2.5"]),
+        ("none?", []),
+    ]
+    rows = [(problem, [answer]) for problem, answer in numbered(40)]
+    result = prepared(tmp_path, rows + several, columns={"id": "key"})
+    (two,) = [p for p in result.splits["train"] + result.splits["validation"] if p.problem == "two?"]
+    assert two.references == ("2", "3")
+    assert result.dropped_answers == [
+        Refused("train", 40, "train40", "'no idea' is no answer to the matcher integer")
+    ]
+    assert [(row.id, row.reason) for row in result.quarantined] == [
+        (
+            "train41",
+            "'no idea' is no answer to the matcher integer; '2.5' is no answer to the matcher integer",
+        ),
+        ("train42", "no answer found by the extractor gsm8k_hash"),
+    ]
+
+
+def test_a_wrong_name_is_refused_before_the_source_is_read():
+    section = {"extractor": "gsm8k_hsh", "matcher": "integer"}
+    nowhere = {"source": "local", "path": "nowhere"}
+    with pytest.raises(UserError, match="did you mean gsm8k_hash"):
+        prepare(config(data=nowhere).model_copy(update={"reward": reward(**section)}))
+
+
+HUB = {
+    "source": "hub",
+    "path": "own/sums",
+    "columns": {"problem": "question"},
+    "sizes": {"train": 3, "validation": 1, "test": 1},
+}
+
+
+def test_a_smoke_run_reads_the_fixture_of_a_hub_data_set(tmp_path):
+    local = prepared(tmp_path, numbered(40), sizes=HUB["sizes"])
+    smoke = config(data={**HUB, "fixture": str(tmp_path)}).model_copy(update={"smoke": True})
+    result = prepare(smoke)
+    assert result.splits == local.splits
+    assert [len(problems) for problems in result.splits.values()] == [3, 1, 1]
+    assert (result.data.source, result.data.path, result.revision) == ("local", str(tmp_path), None)
+
+
+def test_a_smoke_run_without_a_fixture_says_so():
+    smoke = config(data={**HUB, "fixture": None}).model_copy(update={"smoke": True})
+    with pytest.raises(UserError, match=r"data\.fixture: null; a smoke run reads it in place of .* own/sums"):
+        prepare(smoke)
+
+
 def test_duplicates_keep_the_first_usable_row(tmp_path):
     rows = [
         ("Same  problem?", "none"),
@@ -51,7 +104,7 @@ def test_duplicates_keep_the_first_usable_row(tmp_path):
         *numbered(40),
     ]
     result = prepared(tmp_path, rows)
-    kept = [p for p in result.splits["train"] + result.splits["validation"] if p.answer == "1"]
+    kept = [p for p in result.splits["train"] + result.splits["validation"] if p.references == ("1",)]
     assert "same problem?" in {p.problem for p in kept}
     assert [(row.row, row.reason) for row in result.duplicates] == [(2, "the same problem as row 1")]
     assert [row.row for row in result.quarantined] == [0]

@@ -8,7 +8,7 @@ from score_core.rl.batches import PromptSchedule, cut
 from score_core.rollout.trajectories import assemble
 from score_core.seeding import derive_seed, stream
 
-PROBLEMS = [Problem(id=str(n), problem=f"{n}+1", answer=str(n + 1)) for n in range(7)]
+PROBLEMS = [Problem(id=str(n), problem=f"{n}+1", references=(str(n + 1),)) for n in range(7)]
 
 
 def test_every_problem_comes_once_before_any_comes_twice() -> None:

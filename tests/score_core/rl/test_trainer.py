@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from score_core.rewards.grader import Grader
 
 from score_core.algorithms.policy_gradient import PolicyGradient
 from score_core.checkpointing.checkpoints import Checkpoints
@@ -15,6 +14,7 @@ from score_core.config.runtime import Runtime
 from score_core.config.training import Training
 from score_core.models.folders import end_token_ids, load_model, load_tokenizer
 from score_core.problems import read_problems
+from score_core.rewards.grader import Grader
 from score_core.rl.arguments import training_arguments
 from score_core.rl.objective import Objective, stage_one, stage_two
 from score_core.rl.stage import Stage

@@ -8,13 +8,13 @@ from score_core.config import schema
 from score_core.errors import UserError
 from score_core.problems import Problem
 from score_core.rollout.conversation import Conversation
-from score_core.rollout.engines.builtin import sample
+from tests.sampling import sample
 
 RETRY = "There might be an error. Correct it {if} any, and write ANSWER: again."
 
 
 def problem(text: str) -> Problem:
-    return Problem(id="p1", problem=text, answer="7")
+    return Problem(id="p1", problem=text, references=("7",))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from score_core.errors import UserError
 from score_core.problems import Problem, write_problems
 from tasks.commands.try_it import MODELS, converse, main, show, side_by_side
 
-PROBLEM = Problem("1", "12345+67890=", "080235")
+PROBLEM = Problem("1", "12345+67890=", ("080235",))
 
 
 def row(first, second, right=(False, True)):
@@ -33,7 +33,7 @@ def test_attempts_stand_side_by_side_with_verdicts():
 
 
 def test_unknown_answer_means_no_verdict():
-    shown = side_by_side(Problem("typed", "1+1=", ""), [row("3", "3"), row("3", "2")])
+    shown = side_by_side(Problem("typed", "1+1=", ()), [row("3", "3"), row("3", "2")])
     assert "right" not in shown
     assert "wrong" not in shown
     assert "Answer" not in shown
@@ -49,7 +49,7 @@ def test_long_and_hostile_text_stays_in_80_columns():
 
 
 def test_asks_both_models_about_each_problem(capsys):
-    show([PROBLEM, Problem("2", "11111+22222=", "033333")], answering)
+    show([PROBLEM, Problem("2", "11111+22222=", ("033333",))], answering)
     out = capsys.readouterr().out
     assert out.count("base hears") == out.count("stage2 hears") == 2
     assert out.index("12345") < out.index("11111")
@@ -120,7 +120,7 @@ def test_both_kinds_of_problem_reach_real_models(checkout, capsys):
     for _, folder, _ in MODELS:
         build(config.model, config.data, 1, folder)
     (checkout / "data" / "prepared").mkdir(parents=True)
-    write_problems(checkout / "data" / "prepared", "test", [Problem("1", "12345+67890", "080235")])
+    write_problems(checkout / "data" / "prepared", "test", [Problem("1", "12345+67890", ("080235",))])
     assert main(["--test", "5"]) == 0
     out, err = capsys.readouterr()
     assert "problem/s" not in err, "no bars between the answers"

@@ -1,0 +1,134 @@
+"""Right or wrong: verdicts, several references, the reading of gold answers, names, speed."""
+
+import time
+
+import pytest
+
+from score_core.answers.extractors import EXTRACTORS
+from score_core.answers.matchers import MATCHERS, ExactMatcher
+from score_core.answers.verifier import Verdict, Verifier
+from score_core.errors import UserError
+from tests.reward_section import reward
+
+
+def verifier(extractor="gsm8k_hash", matcher="integer"):
+    return Verifier(reward(extractor=extractor, matcher=matcher))
+
+
+def verify(text, *references, **names):
+    return verifier(**names).verify_all([text], [references])[0]
+
+
+def test_a_verdict_holds_the_normalised_answer():
+    assert verify("so #### 1,000", "1000") == Verdict("1000", True)
+    assert verify("so #### 999", "1000") == Verdict("999", False)
+    assert verify("no idea", "1000") == Verdict(None, False)
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+@pytest.mark.parametrize("matcher", MATCHERS)
+@pytest.mark.parametrize(
+    "text", ["", " \n", "<answer></answer>", r"\boxed{}", "Final Answer: The final answer is"]
+)
+def test_nothing_equals_an_empty_gold_answer_or_none(extractor, matcher, text):
+    names = {"extractor": extractor, "matcher": matcher}
+    assert not verify(text, "", **names).correct
+    assert not verify(text, **names).correct
+
+
+@pytest.mark.parametrize(("text", "correct"), [("#### 7", True), ("#### 8", True), ("#### 9", False)])
+def test_an_attempt_is_right_if_any_reference_matches(text, correct):
+    assert verify(text, "7", "8").correct is correct
+    assert verify(text, "8", "7").correct is correct
+    assert verify(text, "unreadable", "8", "7").correct is correct
+
+
+def test_each_attempt_of_a_batch_is_compared_with_its_own_references():
+    texts = ["#### 1", "two", "<answer>3</answer>", "", "#### 4,000", "#### 5"]
+    references = [("1",), ("2",), ("4", "5"), ("",), ("1", "4000"), ()]
+    together = verifier().verify_all(texts, references)
+    assert together == [verify(text, *golds) for text, golds in zip(texts, references, strict=True)]
+    assert [verdict.correct for verdict in together] == [True, False, False, False, True, False]
+
+
+def golds(*raw, **names):
+    found = verifier(**names).golds([(texts,) if isinstance(texts, str) else texts for texts in raw])
+    return [gold.references for gold in found], [gold.reasons for gold in found]
+
+
+def test_gold_answers_go_through_the_same_extractor():
+    references, reasons = golds("5 + 2 = 7\n#### 7", "#### 1,200", "no number", "", "#### 2.5")
+    assert references == [("7",), ("1200",), (), (), ()]
+    assert reasons == [
+        (),
+        (),
+        ("'no number' is no answer to the matcher integer",),
+        ("no answer found by the extractor gsm8k_hash",),
+        ("'2.5' is no answer to the matcher integer",),
+    ]
+
+
+def test_a_bare_gold_answer_stands_for_itself_and_a_long_text_does_not():
+    references, reasons = golds(
+        r"\frac{1}{2}",
+        r"Thus \boxed{x+1}.",
+        "x^",
+        "We see.\nIt is five.",
+        "word " * 100,
+        extractor="math_final_answer",
+        matcher="math",
+    )
+    assert references == [(r"\frac{1}{2}",), ("x+1",), (), (), ()]
+    assert reasons[2] == ("'x^' cannot be compared by the matcher math",)
+
+
+def test_several_gold_answers_keep_those_that_can_be_read_once_each():
+    references, reasons = golds(["#### 7", "none", "7.0", "8"], ["none", "#### 2.5"], [])
+    assert references == [("7", "8"), (), ()]
+    assert [len(row) for row in reasons] == [1, 2, 1]
+    assert "'none'" in reasons[0][0]
+
+
+def test_prepared_gold_answers_judge_the_raw_ones_right():
+    raw = ["so 7\n#### 7", "#### -1,200"]
+    prepared = [gold.references for gold in verifier().golds([(text,) for text in raw])]
+    assert all(verdict.correct for verdict in verifier().verify_all(raw, prepared))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            {"extractor": "gsm8k_hsh"},
+            "reward.extractor: there is no 'gsm8k_hsh'; did you mean gsm8k_hash? Known: gsm8k_hash, ",
+        ),
+        ({"matcher": "intger"}, "reward.matcher: there is no 'intger'; did you mean integer? Known: exact, "),
+        ({"matcher": "zzz"}, "reward.matcher: there is no 'zzz'; known: exact, integer, math."),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(names, message):
+    with pytest.raises(UserError) as caught:
+        verifier(**names)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_extractor_and_a_matcher_are_added_in_one_line_each(monkeypatch):
+    class CaseMatcher(ExactMatcher):
+        def normalise(self, answer):
+            return super().normalise(answer.casefold())
+
+    monkeypatch.setitem(EXTRACTORS, "first_word", lambda text: text.split()[0] if text.split() else None)
+    monkeypatch.setitem(MATCHERS, "case", CaseMatcher)
+    assert verify("Paris it is", "paris", extractor="first_word", matcher="case") == Verdict("paris", True)
+
+
+def test_verifying_a_step_of_short_texts_takes_milliseconds():
+    texts = [str(number * 7919 % 999_983) for number in range(1024)]
+    references = [(text,) for text in texts]
+    embedded = verifier("last_integer", "integer")
+    embedded.verify_all(texts, references)
+    started = time.perf_counter()
+    verdicts = embedded.verify_all(texts, references)
+    assert time.perf_counter() - started < 0.1  # about 2 ms where nothing else runs
+    assert all(verdict.correct for verdict in verdicts)
