@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from score_core.answers.verifier import Verifier
+from score_core.config.data import AdditionData, Data, HubData
 from score_core.config.parsing import Config
-from score_core.config.schema import AdditionData, Data, HubData
 from score_core.data.sources import Row, Split, fixture_of, read_source
 from score_core.errors import UserError
 from score_core.problems import SPLITS, Problem, content_hash

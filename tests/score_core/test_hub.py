@@ -32,7 +32,7 @@ import json, sys
 from pathlib import Path
 from score_core.errors import UserError
 from score_core.models.folders import fetch_hub_model
-from score_core.config.schema import Columns, HubData
+from score_core.config.data import Columns, HubData
 from score_core.data.sources import read_source
 
 def model(output, path, revision):

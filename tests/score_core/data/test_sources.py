@@ -5,7 +5,7 @@ import json
 import pytest
 from datasets import Dataset, DatasetDict
 
-from score_core.config.schema import Columns, LocalData
+from score_core.config.data import Columns, LocalData
 from score_core.data.sources import read_source
 from score_core.errors import UserError
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from score_core.config.schema import AdditionData, AdditionModel, Sizes
+from score_core.config.data import AdditionData, Sizes
+from score_core.config.model import AdditionModel
 from score_core.config.schema import Conversation as ConversationSettings
 from score_core.embedded.addition import add, answer_to, draw_digits, make_problems, problem_texts, split_of
 from score_core.embedded.addition_model import CHECK, FIX, encode, make_chats
