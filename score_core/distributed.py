@@ -133,16 +133,16 @@ def trainer_settings(launch: Launch) -> dict[str, Any]:
     return {**settings, "use_cpu": True}
 
 
-def join() -> PartialState:
+def init_processes() -> PartialState:
     """Joins the launched processes where no Trainer does it; alone it is one process."""
     return PartialState(cpu=not torch.cuda.is_available())
 
 
-def confirm(state: Any, launch: Launch) -> None:
+def check_strategy(state: Any, launch: Launch) -> None:
     """Logs which strategy is in effect, over how many processes.
 
     Args:
-        state: accelerate's, of a Trainer's accelerator or `join`'s.
+        state: accelerate's, of a Trainer's accelerator or `init_processes`'s.
         launch: what was asked for; `auto` takes what there is.
 
     Raises:
@@ -192,7 +192,7 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def everyones(item: Item) -> list[Item]:
+def all_gather_objects(item: Item) -> list[Item]:
     """The items that all processes hand in, by rank, on each of them."""
     if world() == 1:
         return [item]
@@ -204,7 +204,7 @@ def everyones(item: Item) -> list[Item]:
 # ---------------------------------------------------------------------------- models in several parts
 
 
-def keep_scores_whole(accelerator: Accelerator) -> None:
+def keep_float32_scores(accelerator: Accelerator) -> None:
     """Under FSDP2 in mixed precision, lets float32 numbers into the model and out of it as they are.
 
     accelerate would have them rounded to bf16 on the way: log-probabilities, and the reference's.
@@ -219,7 +219,7 @@ def keep_scores_whole(accelerator: Accelerator) -> None:
         )
 
 
-def share_out(model: nn.Module, accelerator: Accelerator) -> Any:
+def prepare_frozen(model: nn.Module, accelerator: Accelerator) -> Any:
     """A frozen model, in the precision and split as the strategy does it to the trained one."""
     from trl.models.utils import prepare_deepspeed, prepare_fsdp
 
@@ -231,7 +231,7 @@ def share_out(model: nn.Module, accelerator: Accelerator) -> Any:
 
 
 @contextmanager
-def gathered(model: Any, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
+def gather_weights(model: Any, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
     """`model` without its wrapper and with all its weights on every process, for sampling.
 
     Weights are gathered once, on entry, so processes may make different numbers of calls inside.
@@ -270,7 +270,7 @@ def gathered(model: Any, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
             part.reshard()
 
 
-def whole_state(model: Any, accelerator: Accelerator) -> dict[str, torch.Tensor] | None:
+def full_state_dict(model: Any, accelerator: Accelerator) -> dict[str, torch.Tensor] | None:
     """All weights of a model that is split over the processes; None where none is, or on later ones.
 
     All processes must call.
@@ -284,7 +284,7 @@ def whole_state(model: Any, accelerator: Accelerator) -> dict[str, torch.Tensor]
     return state
 
 
-def calls_in_step(calls: int, device: torch.device) -> int:
+def most_calls(calls: int, device: torch.device) -> int:
     """How often a module with split weights is to be called: as often as the process that needs it most.
 
     Under ZeRO-3 each call is a collective operation, so all processes must make equally many.

@@ -14,12 +14,10 @@ from typing import Any
 
 from score_core.config.runtime import Launch
 from score_core.distributed import rank
-from score_core.evaluation.evaluate import evaluate
 from score_core.problems import read_problems
 from score_core.rl import logprobs
-from score_core.rl.training import train_stage2
 from tasks.runner.command_line import _leave
-from tests.small_run import RUNTIME, folders, small_config
+from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
 STAGE = {
@@ -38,7 +36,7 @@ def train(run: Path, work: Path, launch: Launch) -> None:
     logprobs.CHUNK = 2**9  # about 30 tokens: micro-batches differ in the chunks that they need
     runtime = RUNTIME.model_copy(update={"micro_batch_size": 8, "launch": launch})
     for kind, lora in KINDS.items():
-        train_stage2(small_config(stage2=STAGE, lora=lora), runtime, folders(run, work, kind), run / "base")
+        train_stage("stage2", small_config(stage2=STAGE, lora=lora), runtime, folders(run, work, kind))
     if launch.strategy in ("single", "ddp"):
         config = small_config(evaluation={"batch_size": 16})
         table = evaluate(work / "full", read_problems(run / "data", "test"), config, runtime)

@@ -137,6 +137,11 @@ def prune_runs(stage_folder: Path, current: str, settings: Checkpointing) -> Non
         reverse=True,
     )
     others = [path for path in others if path.name != current]
+    if others and not (stage_folder / current).exists():
+        log.info(
+            "%s: the checkpoints here belong to runs with other parameters, data or code; starting afresh",
+            stage_folder,
+        )
     oldest = time.time() - settings.keep_days * DAY
     for number, path in enumerate(others):
         if number >= settings.keep_runs or path.stat().st_mtime < oldest:

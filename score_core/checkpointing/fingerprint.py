@@ -13,47 +13,49 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from score_core.checkpointing.import_closure import closure
-from score_core.config.parsing import Config
 from score_core.config.runtime import Runtime
+from score_core.config.schema import Config
 
-ROOT = Path(__file__).resolve().parents[2]
 # What computes, and what a checkpoint's files are written by.
 LIBRARIES = ("accelerate", "deepspeed", "numpy", "peft", "tokenizers", "torch", "transformers")
 SECTIONS = ("conversation", "lora", "model", "reward", "seed")  # that training reads beside its own
 
 
-def fingerprint(config: Config, runtime: Runtime, section: str, inputs: Sequence[Path]) -> str:
-    """16 hexadecimal digits, for a run of `config`'s stage `section` from the files in `inputs`.
+def fingerprint(
+    config: Config, runtime: Runtime, stage: str, inputs: Sequence[Path], code: Sequence[Path]
+) -> str:
+    """16 hexadecimal digits, for a run of `config`'s stage of training from the files in `inputs`.
 
     Args:
-        section: "stage1" or "stage2".
-        inputs: folders of models and data, each in its place; their names do not count.
+        stage: its section's name.
+        inputs: folders of models and data, in a fixed order; their names do not count.
+        code: files and folders of the code that computes.
     """
     conversation = config.conversation
     prompts = (conversation.system, conversation.first, conversation.retry, conversation.few_shot)
+    parameters = config.model_dump(mode="json", include={*SECTIONS})
     content = {
-        "parameters": config.model_dump(mode="json", include={*SECTIONS, section}),
+        "parameters": {**parameters, stage: config.stage(stage).model_dump(mode="json")},
         "prompts": [file and digest(Path(file)) for file in prompts],
         "inputs": [tree_digests(folder) for folder in inputs],
-        "code": {
-            path: digest(ROOT / path)
-            for path in sorted(closure("score_core.rl.training", ("score_core",), ROOT))
-        },
+        "code": [digest(path) if path.is_file() else tree_digests(path) for path in code],
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "python": platform.python_version(),
         # Sums are taken in another order for another number, and sharded states fit that number alone.
         "threads": runtime.threads,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "launch": runtime.launch.model_dump(include={"strategy", "mixed_precision"}),
+        "engine": runtime.engine,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def tree_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below `folder`, by its path there."""
+    """SHA-256 of every file below `folder`, by its path there; what Python compiles is left out."""
     return {
-        str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()
+        str(path.relative_to(folder)): digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"
     }
 
 

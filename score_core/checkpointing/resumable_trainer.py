@@ -2,7 +2,7 @@
 
 What a checkpoint holds and how it is read is the Trainer's: weights, optimiser, schedule, random states,
 and in `trainer_state.json` all that was logged. Added here: checkpoints are sealed (see `checkpoints.py`),
-saved by the clock and when told to stop, and carry what a subclass computes from step to step.
+saved by the clock and when told to stop, and hold what a subclass keeps from step to step.
 
 Processes act alike: the first one's clock, and a signal to any of them, count for all.
 """
@@ -47,16 +47,16 @@ class ResumableTrainer(Trainer):
         super().__init__(model, args, **kwargs)
         self.saving = _Saving(self, checkpoints)
         self.add_callback(self.saving)
-        self.add_callback(_Carried(self))
+        self.add_callback(_ExtraState(self))
 
-    def carried(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """What a step leaves to the next beside weights and optimiser, as JSON."""
         return {}
 
-    def carry(self, state: dict[str, Any]) -> None:
-        """Takes up what `carried` gave."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `extra_state` gave."""
 
-    def train_on(self) -> None:
+    def train_from_newest(self) -> None:
         """Trains to the end, from the newest checkpoint if there is one.
 
         Raises:
@@ -73,7 +73,7 @@ class ResumableTrainer(Trainer):
             log.info("resumed from step %d", step)
             self.args.eval_on_start = False
         try:
-            with self.stop.instead_of_ending():
+            with self.stop.deferring_signals():
                 self.train(None if step is None else str(self.checkpoints.path(step)))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -200,19 +200,19 @@ class _Saving(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-class _Carried(TrainerCallback, ExportableState):
-    """Has the Trainer write what a `ResumableTrainer` carries into its own state."""
+class _ExtraState(TrainerCallback, ExportableState):
+    """Has the Trainer keep a `ResumableTrainer`'s extra state in its own."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
         self.trainer = trainer
 
     def state(self) -> dict[str, Any]:
         """Called by the Trainer when it saves."""
-        return self.trainer.carried()
+        return self.trainer.extra_state()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Takes it up again; in a fresh run that is what the trainer was made with."""
         states: Any = state.stateful_callbacks
-        self.trainer.carry(states[type(self).__name__])
+        self.trainer.load_extra_state(states[type(self).__name__])

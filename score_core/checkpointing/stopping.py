@@ -24,7 +24,7 @@ class Stop:
         return self.asked_at is not None
 
     @contextmanager
-    def instead_of_ending(self) -> Iterator["Stop"]:
+    def deferring_signals(self) -> Iterator["Stop"]:
         """Takes the two signals as notes while the block runs; a second Ctrl-C ends at once nevertheless.
 
         Does nothing outside the main thread, where Python gives signals to nobody.

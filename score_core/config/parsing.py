@@ -1,41 +1,25 @@
-"""Reading `params.yaml`: parsed once, at the edge, into one immutable `Config`.
+"""Reading `params.yaml` and `runtime.yaml`: parsed once, at the edge, into immutable values.
 
 Unknown keys are errors that name the nearest known key. A few keys that people try are refused with
-the reason instead. DVC itself never sees a key outside a stage's own section, so every stage
-validates the whole file.
+the reason instead, and keys of an older form with the one that took their place. DVC itself never sees
+a key outside a stage's own section, so every stage validates the whole file.
 """
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from score_core.config.runtime import Runtime
-from score_core.config.schema import (
-    AdditionData,
-    AdditionModel,
-    Conversation,
-    Data,
-    Evaluation,
-    FileModel,
-    HubData,
-    HubModel,
-    LocalData,
-    Lora,
-    Model,
-    Report,
-    Reward,
-    Section,
-    Sizes,
-    Stage,
-    Stage1,
-    Stage2,
-    TinyModel,
-)
+from score_core.config.schema import Config
+from score_core.config.section import Section
+from score_core.config.training import Training
 from score_core.errors import UserError
 
 # Keys people bring from other trainers, and why there is no such key here.
@@ -54,61 +38,50 @@ REFUSED_VALUES = {
 }
 REFUSED_VALUES["k1_in_loss"] = REFUSED_VALUES["k1"]
 
+# Keys of an older form, and what took their place; docs/changes.md is the table for people.
+MOVED = {
+    "reward.shape": "it is a term now, `reward.terms: [{name: match, weight: 1.0}]`",
+    "stage1": "a stage names its algorithm, `stage1.algorithm: score_stage1`, and what stages share stands "
+    "in `training`",
+    "stage2": "a stage names its algorithm, `stage2.algorithm: score_stage2`, and what stages share stands "
+    "in `training`",
+}
+
+MISSING = (
+    "conf/base.yaml or a profile in conf/profile/ has it, with its value; copy it, or compose the file "
+    "anew with `dvc exp run -S profile=NAME`"
+)
+
 LAUNCH_PREFIX = "SCORE_LAUNCH_"
 
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-class Config(Section):
-    """The whole configuration of a run."""
+@dataclass(frozen=True)
+class _Mistake:
+    """Something wrong at a key; the empty path is that of the whole file."""
 
-    profile: str
-    smoke: bool = False  # run at toy size: see `smoke_sized`
-    seed: int = Field(ge=0)
-    data: Data
-    model: Model
-    lora: Lora | None = None
-    conversation: Conversation
-    reward: Reward
-    evaluation: Evaluation
-    stage1: Stage1
-    stage2: Stage2
-    report: Report = Report()
-
-    @property
-    def dtype(self) -> Literal["float32", "bfloat16"]:
-        """What weights are held in; the embedded and the tiny models are float32."""
-        return self.model.dtype if isinstance(self.model, FileModel) else "float32"
-
-    @property
-    def quantize(self) -> Literal["nf4"] | None:
-        """How weights are packed, if they are."""
-        return self.model.quantize if isinstance(self.model, FileModel) else None
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> "Config":
-        if isinstance(self.model, AdditionModel) and not isinstance(self.data, AdditionData):
-            raise ValueError(
-                "model.source: addition only knows sums, and data.source is "
-                f"{self.data.source}; use a hub, local or tiny model"
-            )
-        if self.quantize is not None and self.lora is None:
-            raise ValueError(
-                f"model.quantize: {self.quantize} weights are not trained themselves; set lora, "
-                "whose adapter is, or quantize: null"
-            )
-        return self
+    path: tuple[str, ...]
+    says: str
+    unknown: bool = False
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, settings: Mapping[str, type[Training]], changes: Sequence[str] = ()) -> Config:
     """Reads and validates a parameter file.
+
+    Args:
+        settings: of each algorithm that a stage may name, `score_core.algorithms.SETTINGS`.
+        changes: `KEY=VALUE` in place of what the file says, e.g. `stage2.alpha=3`; values are YAML.
 
     Raises:
         UserError: the file is missing, is not YAML, or a value in it is wrong; one line that names
             file and key, what was expected and what to do.
     """
-    config = parse(Config, _read_yaml(path), source=str(path))
-    return smoke_sized(config) if config.smoke else config
+    content = _read_yaml(path)
+    for change in changes:
+        _change(content, change)
+    source = f"{path} with --set {' '.join(changes)}" if changes else str(path)
+    return parse_config(content, settings, source)
 
 
 def load_runtime(path: Path, environment: Mapping[str, str] = os.environ) -> Runtime:
@@ -125,7 +98,115 @@ def load_runtime(path: Path, environment: Mapping[str, str] = os.environ) -> Run
         }
         content["launch"] = {**(content.get("launch") or {}), **keys}
         source += f" with {', '.join(found)} of the environment"
-    return parse(Runtime, content, source=source)
+    return parse_runtime(content, source)
+
+
+def parse_runtime(content: dict[str, Any], source: str) -> Runtime:
+    """Validates parsed settings; `source` names them in errors, which are those of `load_config`."""
+    missing = "copy it from the committed runtime.yaml, which `git show HEAD:runtime.yaml` prints"
+    runtime, mistakes = _validate(Runtime, content, missing)
+    if runtime is None:
+        raise _refusal(source, mistakes)
+    return runtime
+
+
+def parse_config(content: dict[str, Any], settings: Mapping[str, type[Training]], source: str) -> Config:
+    """Validates parsed parameters; `source` names them in errors, which are those of `load_config`."""
+    for old, instead in MOVED.items():
+        if _is_old(content, old):
+            raise UserError(f"{source}: {old} has an older form; {instead}, see docs/changes.md.")
+    own = [key for key in Config.model_fields if key != "stages"]
+    names = [
+        key
+        for key, section in content.items()
+        if key not in (*own, "training") and isinstance(section, dict) and "algorithm" in section
+    ]
+    known = [*own, "training", *names]
+    mistakes = [_unknown((key,), known) for key in map(str, content) if key not in known]
+    shared = _shared(content, settings, mistakes)
+    stages = {name: _stage(name, content[name], shared, settings, mistakes) for name in names}
+    found = {key: content[key] for key in own if key in content}
+    config, wrong = _validate(Config, found | {"stages": {k: v for k, v in stages.items() if v is not None}})
+    if config is None or mistakes:
+        raise _refusal(source, mistakes + wrong)
+    return config
+
+
+def _is_old(content: dict[str, Any], key: str) -> bool:
+    """Whether `key` is there; or, where a stage stands under it now, whether it names no algorithm."""
+    section, _, name = key.rpartition(".")
+    if section:
+        return isinstance(content.get(section), dict) and name in content[section]
+    return isinstance(content.get(key), dict) and "algorithm" not in content[key]
+
+
+def _shared(
+    content: dict[str, Any], settings: Mapping[str, type[Training]], mistakes: list[_Mistake]
+) -> dict[str, Any]:
+    """The keys of `training` that any stage may take; adds to `mistakes` what is wrong with others."""
+    training = content.get("training")
+    if not isinstance(training, dict):
+        says = f"expected a section, found {training!r}" if "training" in content else "missing"
+        mistakes.append(_Mistake(("training",), f"{says}; {MISSING}"))
+        return {}
+    known = [key for key in Training.model_fields if key != "algorithm"]
+    for key in map(str, training):
+        owners = [name for name, model in settings.items() if key in model.model_fields]
+        if key not in known and owners and key != "algorithm":
+            says = f"not shared by all stages; move it to one with algorithm: {' or '.join(owners)}"
+            mistakes.append(_Mistake(("training", key), says, unknown=True))
+        elif key not in known:
+            mistakes.append(_unknown(("training", key), known))
+    return {key: value for key, value in training.items() if key in known}
+
+
+def _stage(
+    name: str,
+    section: dict[str, Any],
+    shared: dict[str, Any],
+    settings: Mapping[str, type[Training]],
+    mistakes: list[_Mistake],
+) -> Training | None:
+    """A stage's settings; adds to `mistakes` what is wrong with them, where the user wrote it."""
+    algorithm = str(section["algorithm"])
+    if algorithm not in settings:
+        nearest = difflib.get_close_matches(algorithm, settings, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        says = f"no algorithm is called {algorithm}; {hint}Known are {', '.join(settings)}"
+        mistakes.append(_Mistake((name, "algorithm"), says))
+        return None
+    stage, wrong = _validate(settings[algorithm], {**shared, **section})
+    # A combination that is wrong in `training` already is not the stage's doing.
+    _, alone = _validate(Training, {**shared, "algorithm": algorithm}) if wrong else (None, [])
+    for mistake in wrong:
+        if mistake.path:
+            key = mistake.path[0]
+            inherited = key not in section and key in Training.model_fields
+        else:
+            inherited = mistake in alone
+        mistakes.append(replace(mistake, path=("training" if inherited else name, *mistake.path)))
+    return stage
+
+
+def _change(content: dict[str, Any], change: str) -> None:
+    """Applies one `KEY=VALUE`; whether there is such a key is found when the whole is parsed."""
+    key, equals, text = change.partition("=")
+    *sections, name = key.split(".")
+    if not equals or not all((*sections, name)):
+        raise UserError(f"--set {change}: expected KEY=VALUE, e.g. --set stage2.alpha=3.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(
+            f"--set {change}: {text} is not valid YAML; quote a text that is to be one."
+        ) from None
+    section = content
+    for part in sections:
+        inner = section.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {change}: {part} is {inner!r} and has no keys; set {part} as a whole.")
+        section = inner
+    section[name] = value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -144,94 +225,53 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def parse(model: type[SectionT], content: dict[str, Any], source: str) -> SectionT:
-    """Validates parsed parameters against `model`; `source` names them in errors."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{source}: {_explain(model, error, content)}") from None
-
-
-def smoke_sized(config: Config) -> Config:
-    """The same run at toy size: a tiny model of the same family, a few problems, two steps a stage.
-
-    Everything that decides *what* is computed stays: prompts, rewards, objective, adapters.
-    """
-
-    def stage(full: Stage) -> dict[str, Any]:
-        return {
-            "steps": 2,
-            "prompts_per_step": 4,
-            "samples_per_prompt": min(full.samples_per_prompt, 2),
-            "warmup_steps": 0,
-            "validate_every": 1,
-            "validation_problems": 8,
-        }
-
-    sizes = Sizes(train=64, validation=16, test=16)
-    data: AdditionData | HubData | LocalData = config.data.model_copy(update={"sizes": sizes})
-    if isinstance(config.data, HubData):
-        if config.data.fixture is None:
-            raise UserError("data.fixture: a smoke run of a hub data set needs it; name a local folder.")
-        data = LocalData(
-            source="local",
-            path=config.data.fixture,
-            sizes=sizes,
-            **config.data.model_dump(include={"columns", "train_split", "test_split", "validation_share"}),
-        )
-    model = config.model
-    if isinstance(model, AdditionModel):
-        model = model.model_copy(update={"steps": 20})
-    elif isinstance(model, HubModel):
-        model = TinyModel(source="tiny", family=model.family)
-    conversation = config.conversation
-    return config.model_copy(
-        update={
-            "data": data,
-            "model": model,
-            "conversation": conversation.model_copy(
-                update={"max_new_tokens": min(conversation.max_new_tokens, 24)}
-            ),
-            "stage1": config.stage1.model_copy(update=stage(config.stage1)),
-            "stage2": config.stage2.model_copy(update=stage(config.stage2)),
-        }
-    )
-
-
-def _explain(model: type[Section], error: ValidationError, content: dict[str, Any]) -> str:
-    """The first problem of a validation error, as one line for a person."""
+def _refusal(source: str, mistakes: Sequence[_Mistake]) -> UserError:
+    """The first mistake as one line for a person, with the number of others."""
     # An unknown key explains the missing one it was meant to be, so it comes first.
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    problem = problems[0]
+    first, *others = sorted(dict.fromkeys(mistakes), key=lambda mistake: not mistake.unknown)
+    key = ".".join(first.path) or "the parameters"
+    more = f" (and {len(others)} more)" if others else ""
+    return UserError(f"{source}: {key}: {first.says}{more}{'' if first.says[-1] == '?' else '.'}")
+
+
+def _validate(
+    model: type[SectionT], content: dict[str, Any], missing: str = MISSING
+) -> tuple[SectionT | None, list[_Mistake]]:
+    """`content` as a `model`, or what is wrong with it; `missing` says where to find a missing key."""
+    try:
+        return model.model_validate(content), []
+    except ValidationError as error:
+        return None, [_mistake(model, problem, content, missing) for problem in error.errors()]
+
+
+def _mistake(model: type[Section], problem: ErrorDetails, content: dict[str, Any], missing: str) -> _Mistake:
     tags = {"addition", "hub", "local", "tiny"}  # pydantic adds a union's tag to the path
-    path = [str(part) for part in problem["loc"]]
-    path = [part for at, part in enumerate(path) if not (part in tags and at == 1)]
-    key = ".".join(path) or "the parameters"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    path = tuple(str(part) for at, part in enumerate(problem["loc"]) if not (part in tags and at == 1))
     if problem["type"] == "extra_forbidden":
-        return f"{key}: {_unknown(model, path, content)}{more}"
+        section = _section_model(model, path[:-1], content)
+        return _unknown(path, list(section.model_fields) if section else [])
     if problem["type"] == "missing":
-        return f"{key}: missing; expected a value here{more}."
-    if isinstance(problem["input"], str) and problem["input"] in REFUSED_VALUES:
-        return f"{key}: {problem['input']} is refused: {REFUSED_VALUES[problem['input']]}{more}."
+        return _Mistake(path, f"missing; {missing}")
+    found = problem["input"]
+    if isinstance(found, str) and found in REFUSED_VALUES:
+        return _Mistake(path, f"{found} is refused: {REFUSED_VALUES[found]}")
     message = problem["msg"].removeprefix("Value error, ")
     # Where a validator of a whole section speaks, its message names the key itself.
-    found = "" if isinstance(problem["input"], dict | Section) else f", found {problem['input']!r}"
-    return f"{key}: {message[0].lower() if found else message[0]}{message[1:]}{found}{more}."
+    if isinstance(found, dict | Section):
+        return _Mistake(path, message)
+    return _Mistake(path, f"{message[0].lower()}{message[1:]}, found {found!r}")
 
 
-def _unknown(root: type[Section], path: list[str], content: dict[str, Any]) -> str:
+def _unknown(path: tuple[str, ...], known: Sequence[str]) -> _Mistake:
     name = path[-1]
     if name in REFUSED:
-        return f"refused: {REFUSED[name]}."
-    section = _section_model(root, path[:-1], content)
-    known = list(section.model_fields) if section else []
+        return _Mistake(path, f"refused: {REFUSED[name]}", unknown=True)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}."
-    return f"unknown key; {hint}"
+    hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
+    return _Mistake(path, f"unknown key; {hint}", unknown=True)
 
 
-def _section_model(root: type[Section], path: list[str], content: dict[str, Any]) -> type[Section] | None:
+def _section_model(root: type[Section], path: Sequence[str], content: Any) -> type[Section] | None:
     """The model that describes the section at `path`, by the annotations of its parents."""
     model = root
     value: Any = content

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from score_core.config.schema import Positive, Section
+from score_core.config.section import Positive, Section
 from score_core.errors import unknown_name
 
 

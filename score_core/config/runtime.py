@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from score_core.config.schema import Count, Positive, Section
+from score_core.config.section import Count, Positive, Section
 
 
 class Launch(Section):
@@ -18,16 +18,16 @@ class Launch(Section):
     # auto: every visible GPU (ddp), or one process where there is at most one.
     # ddp: a whole model a process; zero2: gradients and optimiser split over the processes; zero3 and
     # fsdp2: the weights too, gathered for sampling.
-    strategy: Literal["auto", "single", "ddp", "zero2", "zero3", "fsdp2"] = "auto"
-    processes: Count | None = None  # on each machine; null: one a visible GPU, or one without any
-    machines: Count = 1
-    machine_rank: Annotated[int, Field(ge=0)] = 0  # which of the machines this is; 0 writes the outputs
-    main_address: str = "127.0.0.1"  # of the machine with rank 0, as all the others reach it
-    main_port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: any free one, on one machine only
-    through: str | None = None  # a command that runs what follows it on every machine, e.g. srun's
-    mixed_precision: Literal["bf16"] | None = None  # null: compute in the dtype of the weights
-    offload: bool = False  # zero2: optimiser in CPU memory; zero3 and fsdp2: weights too
-    gradient_checkpointing: bool = False  # recompute activations: a third more time for less memory
+    strategy: Literal["auto", "single", "ddp", "zero2", "zero3", "fsdp2"]
+    processes: Count | None  # on each machine; null: one a visible GPU, or one without any
+    machines: Count
+    machine_rank: Annotated[int, Field(ge=0)]  # which of the machines this is; 0 writes the outputs
+    main_address: str  # of the machine with rank 0, as all the others reach it
+    main_port: Annotated[int, Field(ge=0, le=65535)]  # 0: any free one, on one machine only
+    through: str | None  # a command that runs what follows it on every machine, e.g. srun's
+    mixed_precision: Literal["bf16"] | None  # null: compute in the dtype of the weights
+    offload: bool  # zero2: optimiser in CPU memory; zero3 and fsdp2: weights too
+    gradient_checkpointing: bool  # recompute activations: a third more time for less memory
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Launch":
@@ -53,23 +53,24 @@ class Checkpointing(Section):
     """How training saves itself, to go on after an interruption (`score_core/checkpointing/`)."""
 
     # At most so far apart, unless saving would take more than a tenth of the time.
-    every_seconds: Positive = 5.0
-    keep: Count = 2  # the newest ones; the best step's is kept beside them
+    every_seconds: Positive
+    keep: Count  # the newest ones; the best step's is kept beside them
     # Checkpoints of interrupted runs with other parameters, in case those come back.
-    keep_runs: Annotated[int, Field(ge=0)] = 2
-    keep_days: Positive = 14.0
+    keep_runs: Annotated[int, Field(ge=0)]
+    keep_days: Positive
 
 
 class Runtime(Section):
     """All of `runtime.yaml`."""
 
-    threads: Count = 2  # CPU threads a process; results are bit-identical for the same number
-    micro_batch_size: Count = 512  # trajectories in one forward and backward of training
-    sampling_batch_size: Count = 1024  # trajectories sampled side by side
-    checkpoints: Checkpointing = Checkpointing()
-    tracker: Literal["none", "tensorboard", "wandb"] = "none"  # local files are always written
-    log_level: Literal["debug", "info", "warning"] = "info"
-    launch: Launch = Launch()
+    threads: Count  # CPU threads a process; results are bit-identical for the same number
+    micro_batch_size: Count  # trajectories in one forward and backward of training
+    sampling_batch_size: Count  # trajectories sampled side by side
+    engine: str  # what samples: a key of score_core.rollout.engines.ENGINES
+    checkpoints: Checkpointing
+    tracker: Literal["none", "tensorboard", "wandb"]  # local files are always written
+    log_level: Literal["debug", "info", "warning"]
+    launch: Launch
 
     @model_validator(mode="after")
     def _tracker_is_installed(self) -> "Runtime":

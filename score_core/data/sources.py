@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score_core.config.schema import Columns, FileData, HubData, LocalData
+from score_core.config.data import Columns, FileData, HubData, LocalData
 from score_core.errors import UserError
 from score_core.hub import hub_errors, snapshot
 
@@ -62,20 +62,6 @@ def read_source(data: HubData | LocalData) -> Source:
         )
     saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
     return _read_saved(data, folder) if saved else _read_files(data, folder)
-
-
-def fixture_of(data: HubData) -> LocalData:
-    """The local folder that a smoke run reads in place of the hub data set.
-
-    Raises:
-        UserError: none is named.
-    """
-    if data.fixture is None:
-        raise UserError(
-            f"data.fixture: null; a smoke run reads it in place of the hub data set {data.path}; name a "
-            "folder of a few rows in the same format."
-        )
-    return LocalData(source="local", path=data.fixture, **data.model_dump(include=set(FileData.model_fields)))
 
 
 def _read_hub(data: HubData) -> Source:

@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
-from score_core.config.parsing import Config
 from score_core.config.runtime import Runtime
-from score_core.config.schema import Evaluation
-from score_core.distributed import confirm, everyones, join, rank, world
+from score_core.config.schema import Config, Evaluation
+from score_core.distributed import all_gather_objects, check_strategy, init_processes, rank, world
 from score_core.models.folders import context_limit, end_token_ids, load_model, load_tokenizer
 from score_core.problems import Problem
 from score_core.rewards.grader import Grader
 from score_core.rollout.conversation import Conversation
+from score_core.rollout.engines import Engine, make_engine
 from score_core.rollout.roll_out import Rollout, roll_out
 from score_core.seeding import stream
 
@@ -29,28 +28,31 @@ class Evaluator:
 
     Args:
         folder: a transformers model folder, or an adapter's.
+        base: the model folder under an adapter; by default the one that the adapter names.
 
     Raises:
         UserError: the folder is no usable model, or has too short a context for all attempts.
     """
 
-    def __init__(self, folder: Path, config: Config, runtime: Runtime) -> None:
+    def __init__(self, folder: Path, config: Config, runtime: Runtime, base: Path | None = None) -> None:
         self.folder, self.config = folder, config
         tokenizer = load_tokenizer(folder)
-        self.state = join()
-        confirm(self.state, runtime.launch)
+        self.state = init_processes()
+        check_strategy(self.state, runtime.launch)
         torch.set_num_threads(runtime.threads)
-        self.model = load_model(folder, config.dtype, self.state.device, quantize=config.quantize)
-        ends = end_token_ids(tokenizer, self.model.generation_config)
+        model = load_model(folder, config.dtype, self.state.device, base, config.quantize)
+        ends = end_token_ids(tokenizer, model.generation_config)
         self.conversation = Conversation(config.conversation, tokenizer, ends)
-        self.conversation.check_fits(config.evaluation.attempts, context_limit(self.model))
+        self.conversation.check_fits(config.evaluation.attempts, context_limit(model))
         self.grader = Grader(config.reward)
+        self.engine = make_engine(runtime.engine)
+        self.engine.load(model)
 
     def evaluate(self, problems: Sequence[Problem], show_progress: bool = True) -> pd.DataFrame:
         """Has the model answer, and judges.
 
         Args:
-            problems: what to answer; without references nothing is right.
+            problems: what to answer; an empty gold answer is never matched.
             show_progress: as a bar on standard error.
 
         Returns:
@@ -68,7 +70,7 @@ class Evaluator:
             disable=not (show_progress and self.state.is_main_process),
         ) as bar:
             return attempt_all(
-                self.model,
+                self.engine,
                 self.conversation,
                 self.grader,
                 problems,
@@ -78,13 +80,8 @@ class Evaluator:
             )
 
 
-def evaluate(folder: Path, problems: Sequence[Problem], config: Config, runtime: Runtime) -> pd.DataFrame:
-    """What `Evaluator(folder, ...).evaluate(problems)` returns, for a model that is needed once."""
-    return Evaluator(folder, config, runtime).evaluate(problems)
-
-
 def attempt_all(
-    model: PreTrainedModel,
+    engine: Engine,
     conversation: Conversation,
     grader: Grader,
     problems: Sequence[Problem],
@@ -107,7 +104,7 @@ def attempt_all(
             return stream(seed, "evaluation", batch[at].id).random(shape)
 
         rollout = roll_out(
-            model,
+            engine,
             conversation,
             grader,
             batch,
@@ -124,7 +121,7 @@ def attempt_all(
         problems[start : start + settings.batch_size]
         for start in range(0, len(problems), settings.batch_size)
     ]
-    done = everyones([answer(batch) for batch in batches[rank() :: world()]])
+    done = all_gather_objects([answer(batch) for batch in batches[rank() :: world()]])
     tables = [done[number % world()][number // world()] for number in range(len(batches))]
     return pd.DataFrame({name: [cell for table in tables for cell in table[name]] for name in tables[0]})
 
@@ -136,12 +133,12 @@ def columns_of(rollout: Rollout, problems: Sequence[Problem]) -> dict[str, list[
     }
     lengths = rollout.trajectories.lengths_NT.tolist()
     truncated = rollout.trajectories.truncated_NT.tolist()
-    for turn in range(len(lengths[0])):
-        suffix = f"_t{turn + 1}"
-        columns[f"text{suffix}"] = [row[turn] for row in rollout.texts]
-        columns[f"extracted{suffix}"] = [row[turn].extracted for row in rollout.verdicts]
-        columns[f"correct{suffix}"] = [row[turn].correct for row in rollout.verdicts]
-        columns[f"reward{suffix}"] = [row[turn].reward for row in rollout.verdicts]
-        columns[f"tokens{suffix}"] = [row[turn] for row in lengths]
-        columns[f"truncated{suffix}"] = [row[turn] for row in truncated]
+    for attempt in range(1, len(lengths[0]) + 1):
+        suffix, at = f"_t{attempt}", attempt - 1
+        columns[f"text{suffix}"] = [row[at] for row in rollout.texts]
+        columns[f"extracted{suffix}"] = [row[at].extracted for row in rollout.verdicts]
+        columns[f"correct{suffix}"] = [row[at].correct for row in rollout.verdicts]
+        columns[f"reward{suffix}"] = [row[at].reward for row in rollout.verdicts]
+        columns[f"tokens{suffix}"] = [row[at] for row in lengths]
+        columns[f"truncated{suffix}"] = [row[at] for row in truncated]
     return columns

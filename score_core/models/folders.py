@@ -155,16 +155,26 @@ def _load_adapter(
 ) -> "PreTrainedModel":
     from peft import PeftModel
 
-    if base is None:
-        named = read_json(folder / ADAPTER_CONFIG, "train_stage1").get("base_model_name_or_path")
-        if not named or not Path(named).is_dir():
-            raise UserError(
-                f"{folder / ADAPTER_CONFIG}: the base model {named!r} is not a folder here; expected the "
-                "folder the adapter was trained on, such as models/base; run `dvc repro prepare_base_model`."
-            )
-        base = Path(named)
-    adapted: Any = PeftModel.from_pretrained(load_model(base, dtype, device, quantize=quantize), str(folder))
+    whole = load_model(base or base_of(folder), dtype, device, quantize=quantize)
+    adapted: Any = PeftModel.from_pretrained(whole, str(folder))
     return adapted.eval()
+
+
+def base_of(folder: Path) -> Path:
+    """The whole model in `folder`: itself, or what the adapter in it sits on.
+
+    Raises:
+        UserError: the adapter names a model that is no folder here.
+    """
+    if not (folder / ADAPTER_CONFIG).exists():
+        return folder
+    named = read_json(folder / ADAPTER_CONFIG, "train_stage1").get("base_model_name_or_path")
+    if not named or not Path(named).is_dir():
+        raise UserError(
+            f"{folder / ADAPTER_CONFIG}: the base model {named!r} is not a folder here; expected the "
+            "folder the adapter was trained on, such as models/base; run `dvc repro prepare_base_model`."
+        )
+    return Path(named)
 
 
 def save_model(

@@ -5,12 +5,16 @@ variance and not its expectation. Shapes: N trajectories, T attempts; `group_N` 
 trajectory belongs to.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from score_core.config.training import Baseline
 
-from score_core.config.schema import Baseline
+if TYPE_CHECKING:  # see objective.py
+    import torch
+    from torch import Tensor
 
 
 @dataclass
@@ -32,7 +36,7 @@ def advantages(
     returns_NT: Tensor,
     rewards_NT: Tensor,
     group_N: Tensor,
-    trained_NT: Tensor,
+    sampled_NT: Tensor,
     first: Baseline,
     later: Baseline,
     moving_average: MovingAverage,
@@ -43,23 +47,24 @@ def advantages(
         returns_NT: R, shaped returns.
         rewards_NT: r, raw rewards; an earlier attempt's outcome may inform a later baseline.
         group_N: the prompt's number.
-        trained_NT: False where an attempt was given, not sampled; it gets 0 and informs nobody.
+        sampled_NT: False where an attempt was given, not sampled; it gets 0 and informs nobody.
         first, later: baselines of attempt 1 and of every later attempt.
     """
-    result_NT = torch.zeros_like(returns_NT)
-    for turn in range(returns_NT.shape[1]):
-        rows = torch.nonzero(trained_NT[:, turn]).squeeze(-1)
+    result_NT = returns_NT.new_zeros(returns_NT.shape)
+    for attempt in range(1, returns_NT.shape[1] + 1):
+        column = attempt - 1
+        rows = sampled_NT[:, column].nonzero().squeeze(-1)
         if len(rows) == 0:
             continue
-        name = first if turn == 0 else later
-        returns_N, groups_N = returns_NT[rows, turn], group_N[rows]
+        name = first if attempt == 1 else later
+        returns_N, groups_N = returns_NT[rows, column], group_N[rows]
         if name == "moving_average":
-            advantage_N = moving_average.subtract(turn + 1, returns_N)
+            advantage_N = moving_average.subtract(attempt, returns_N)
         elif name == "leave_one_out_given_first":
-            advantage_N = _leave_one_out_given(returns_N, groups_N, rewards_NT[rows, turn - 1])
+            advantage_N = _leave_one_out_given(returns_N, groups_N, rewards_NT[rows, column - 1])
         else:
             advantage_N = _BASELINES[name](returns_N, groups_N)
-        result_NT[rows, turn] = advantage_N
+        result_NT[rows, column] = advantage_N
     return result_NT
 
 
@@ -96,7 +101,7 @@ def _leave_one_out_given(returns_N: Tensor, group_N: Tensor, outcome_N: Tensor) 
     """
     alike_NN = _same(outcome_N, returns_N.dtype).fill_diagonal_(0)
     in_group_NN = alike_NN * _same(group_N, returns_N.dtype)
-    others_NN = torch.where(in_group_NN.sum(1, keepdim=True) > 0, in_group_NN, alike_NN)
+    others_NN = in_group_NN.where(in_group_NN.sum(1, keepdim=True) > 0, alike_NN)
     return returns_N - others_NN @ returns_N / others_NN.sum(1).clamp(min=1)
 
 

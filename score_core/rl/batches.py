@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from score_core.config.schema import Stage
+from score_core.config.training import Training
 from score_core.problems import Problem
 from score_core.rollout.trajectories import Trajectories
 from score_core.seeding import stream
@@ -29,22 +29,24 @@ class MicroBatch:
 
 
 class PromptSchedule(torch.utils.data.Dataset[int]):
-    """Which problem is at which place of the run: a fresh permutation for every pass over them."""
+    """Which problem is at which position of the run: a fresh permutation for every pass over them."""
 
-    def __init__(self, problems: Sequence[Problem], places: int, seed: int, name: str) -> None:
-        passes = range(-(-places // len(problems)))
+    def __init__(self, problems: Sequence[Problem], positions: int, seed: int, name: str) -> None:
+        passes = range(-(-positions // len(problems)))
         order = [stream(seed, name, "order", number).permutation(len(problems)) for number in passes]
-        self.order: list[int] = np.concatenate(order)[:places].tolist()
+        self.order: list[int] = np.concatenate(order)[:positions].tolist()
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, place: int) -> int:
-        """The place itself: it also names the random numbers used there."""
-        return place
+    def __getitem__(self, position: int) -> int:
+        """The position itself: it also names the random numbers used there."""
+        return position
 
 
-def cut(trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, count: int) -> list[MicroBatch]:
+def split(
+    trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, count: int
+) -> list[MicroBatch]:
     """`count` micro-batches of equally many trajectories, like lengths together to save padding."""
     order = torch.argsort(trajectories.attention_mask_NL.sum(-1), stable=True)
     return [
@@ -53,11 +55,11 @@ def cut(trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, cou
     ]
 
 
-def learning_rate_share(step: int, stage: Stage) -> float:
-    """The learning rate behind `step` optimiser steps, as a share of the stage's."""
-    warmup = min(stage.warmup_steps, stage.steps - 1)
+def learning_rate_share(step: int, settings: Training) -> float:
+    """The learning rate after `step` optimiser steps, as a share of the settings'."""
+    warmup = min(settings.warmup_steps, settings.steps - 1)
     if step < warmup:
         return step / warmup
-    left = max(0.0, 1 - (step - warmup) / (stage.steps - warmup))
-    last = stage.learning_rate * stage.final_learning_rate
-    return ((stage.learning_rate - last) * left + last) / stage.learning_rate
+    left = max(0.0, 1 - (step - warmup) / (settings.steps - warmup))
+    last = settings.learning_rate * settings.final_learning_rate
+    return ((settings.learning_rate - last) * left + last) / settings.learning_rate

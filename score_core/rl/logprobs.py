@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from score_core.distributed import calls_in_step
+from score_core.distributed import most_calls
 from score_core.errors import UserError
 from score_core.rollout.trajectories import Trajectories
 
@@ -89,12 +89,47 @@ def score(
         input_ids=trajectories.input_ids_NL,
         attention_mask=trajectories.attention_mask_NL,
         position_ids=trajectories.position_ids_NL,
-        score_mask=trajectories.turn_NL > 0,
+        score_mask=trajectories.attempt_NL > 0,
         temperature=temperature,
         reference_logp_PV=reference_logp_PV,
         whole=whole,
     )
     return TokenScores(**scores)
+
+
+def score_upto(
+    model: nn.Module, trajectories: Trajectories, temperature: float, last: int, whole: bool
+) -> TokenScores:
+    """Scores under a reference whose KL counts up to attempt `last`; carries no gradient.
+
+    Behind it nothing is computed: those tokens get zeros, which their coefficient of 0 cancels.
+    """
+    complete = last == trajectories.truncated_NT.shape[1]
+    part = trajectories if complete else trajectories.upto(last)
+    with torch.no_grad():
+        scores = score(model, part, temperature, whole=whole)
+    if complete:
+        return scores
+    _, column_P = trajectories.sampled
+    counted_P = column_P < last
+
+    def spread(values: Tensor) -> Tensor:
+        return values.new_zeros(len(column_P), *values.shape[1:]).index_put_((counted_P,), values)
+
+    logp_PV = None if scores.logp_PV is None else spread(scores.logp_PV)
+    return TokenScores(spread(scores.logp_P), spread(scores.entropy_P), logp_PV=logp_PV)
+
+
+def attempt_logp(model: nn.Module, trajectories: Trajectories, temperature: float, batch_size: int) -> Tensor:
+    """Log-probability (N, T) of each attempt, in nats, scored in batches; carries no gradient."""
+    parts = []
+    for start in range(0, len(trajectories), batch_size):
+        part = trajectories.select(range(start, min(start + batch_size, len(trajectories))))
+        with torch.no_grad():
+            logp_P = score(model, part, temperature).logp_P
+        sums_NT = torch.zeros(part.truncated_NT.shape, device=logp_P.device)
+        parts.append(sums_NT.index_put_(part.sampled, logp_P, accumulate=True))
+    return torch.cat(parts)
 
 
 def _forward(
@@ -117,7 +152,7 @@ def _forward(
     size = max(1, CHUNK // self.config.get_text_config().vocab_size)
     parts = []
     # Behind the last token a chunk is empty: calls that other processes need, and this one does not.
-    chunks = calls_in_step(max(1, -(-len(token_P) // size)), token_P.device)
+    chunks = most_calls(max(1, -(-len(token_P) // size)), token_P.device)
     for start in range(0, chunks * size, size):
         at = slice(start, start + size)
         reference = None if reference_logp_PV is None else reference_logp_PV[at]

@@ -13,17 +13,20 @@ one's; 0 in the paper). The loss whose gradient estimates the objective's is
 
     loss = - 1/N sum_i sum_t  A_it log pi(y_it | x_it)  +  sum_t beta_t KL_t
 
-with A_it = R_it - baseline (`score_core/rl/advantages.py`), on samples of the current policy.
+with A_it = R_it - baseline (`advantages.py`), on samples of the current policy.
 
 Shapes: N trajectories, T attempts, P sampled tokens of a batch put end to end.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from score_core.config.training import KLEstimator, LengthAggregation
 
-from score_core.config.schema import KLEstimator, LengthAggregation
+if TYPE_CHECKING:  # algorithms are read with every params.yaml, also where nothing is trained
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Objective:
         weight_T = rewards_NT.new_tensor(self.reward_weight)
         returns_NT = rewards_NT * weight_T
         returns_NT[:, 1:] += self.alpha * rewards_NT.diff(dim=1)
-        for turn in range(rewards_NT.shape[1] - 2, -1, -1):
-            returns_NT[:, turn] += self.gamma * returns_NT[:, turn + 1]
+        for column in range(rewards_NT.shape[1] - 2, -1, -1):
+            returns_NT[:, column] += self.gamma * returns_NT[:, column + 1]
         return returns_NT
 
 
@@ -98,7 +101,7 @@ def kl_term(
     if estimator == "k2_in_loss":
         return 0.5 * difference_P.square()
     if estimator == "k3_in_loss":
-        return torch.exp(-difference_P) - 1 + difference_P
+        return (-difference_P).exp() - 1 + difference_P
     raise ValueError(f"{estimator} is not a loss term")
 
 
@@ -111,7 +114,7 @@ def kl_penalties(objective: Objective, logp_NT: Tensor, reference_logp_NT: Tenso
 
 
 def token_weights(
-    aggregation: LengthAggregation, lengths_NT: Tensor, trained_NT: Tensor, longest: int
+    aggregation: LengthAggregation, lengths_NT: Tensor, sampled_NT: Tensor, longest: int
 ) -> Tensor:
     """What one token of each attempt weighs in the loss, (N, T), normalised over the step.
 
@@ -122,10 +125,10 @@ def token_weights(
             `sequence_mean`: its mean; `token_mean`: the mean over all tokens of the turn in the step;
             `constant`: its sum divided by `longest`.
         lengths_NT: sampled tokens, of the whole step over all processes.
-        trained_NT: whether the attempt is trained on (given first attempts are not).
+        sampled_NT: False where an attempt was given, not sampled: it is not trained on.
         longest: most tokens that an attempt can have.
     """
-    trained_NT = trained_NT.float()
+    trained_NT = sampled_NT.float()
     sequences_T = trained_NT.sum(0).clamp(min=1)
     if aggregation == "token_mean":
         return trained_NT / (trained_NT * lengths_NT).sum(0).clamp(min=1)

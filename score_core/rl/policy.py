@@ -1,30 +1,44 @@
 """The two models of a stage: the policy, whole or with an adapter, and its frozen reference."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from score_core.config.parsing import Config
-from score_core.config.schema import Stage
+from score_core.config.schema import Config
+from score_core.distributed import gather_weights, prepare_frozen
+from score_core.errors import UserError
 from score_core.models.folders import ADAPTER_CONFIG, load_model
-from score_core.rl.objective import Objective
 
 
 def load_policy(config: Config, start: Path, base: Path, device: torch.device) -> PreTrainedModel | PeftModel:
     """The model to train: whole, or the base model with the adapter of `start` or a new one.
 
     Args:
-        device: where packed weights go; others are moved there when they are shared out.
+        base: a whole model, which adapters sit on.
+        device: where packed weights go; others are moved there when they are distributed.
+
+    Raises:
+        UserError: `start` holds an adapter and whole models are to be trained.
     """
+    adapter = (start / ADAPTER_CONFIG).exists()
     if config.lora is None:
+        if adapter:
+            raise UserError(
+                f"{start}: holds an adapter, and lora: null trains all weights; set lora, or start from a "
+                "whole model (`python -m tasks.commands.merge` makes one)."
+            )
         return load_model(start, config.dtype)
     model = _load_frozen(config, base, device)
     # ZeRO-3 cannot hold an adapter in another dtype than the weights it sits on.
     widen = not is_deepspeed_zero3_enabled()
-    if (start / ADAPTER_CONFIG).exists():
+    if adapter:
         return PeftModel.from_pretrained(model, start, is_trainable=True, autocast_adapter_dtype=widen)
     targets = config.lora.targets
     return get_peft_model(
@@ -40,15 +54,44 @@ def load_policy(config: Config, start: Path, base: Path, device: torch.device) -
     )
 
 
-def load_reference(
-    config: Config, stage: Stage, objective: Objective, folder: Path, device: torch.device
-) -> PreTrainedModel | None:
-    """A frozen pi_ref; None where nobody needs one, or the policy without its adapter is it."""
-    needed = any(objective.kl_weight) or stage.offline_first_attempts > 0
+def load_reference(config: Config, folder: Path, device: torch.device) -> PreTrainedModel | None:
+    """A frozen pi_ref; None where the policy without its adapter is it."""
     # A folder with an adapter is the model of an earlier phase, not the base model.
-    if not needed or (config.lora is not None and not (folder / ADAPTER_CONFIG).exists()):
+    if config.lora is not None and not (folder / ADAPTER_CONFIG).exists():
         return None
     return _load_frozen(config, folder, device).requires_grad_(False)
+
+
+class Reference:
+    """pi_ref in training: a frozen model, or the policy with its adapter switched off.
+
+    Args:
+        trainer: of the policy.
+        frozen: the frozen model, if there is one.
+    """
+
+    def __init__(self, trainer: Trainer, frozen: PreTrainedModel | None) -> None:
+        self.trainer = trainer
+        self.model: nn.Module | None = frozen
+        if frozen is not None:
+            self.model = prepare_frozen(frozen, trainer.accelerator)
+
+    @contextmanager
+    def scoring(self) -> Iterator[nn.Module]:
+        """The model for forwards; its weights may be split over the processes."""
+        if self.model is not None:
+            yield self.model
+        else:
+            policy: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            with policy.disable_adapter():
+                yield policy
+
+    @contextmanager
+    def sampling(self) -> Iterator[PreTrainedModel]:
+        """The model with all its weights on every process; all processes must enter."""
+        wrapped = self.trainer.model_wrapped if self.model is None else self.model
+        with self.scoring(), gather_weights(wrapped, self.trainer.accelerator) as whole:
+            yield whole
 
 
 def _load_frozen(config: Config, folder: Path, device: torch.device) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,23 @@ from transformers.utils.logging import disable_progress_bar
 
 from score_core.checkpointing.checkpoints import Checkpoints, prune_runs
 from score_core.checkpointing.fingerprint import fingerprint
-from score_core.config.parsing import Config
 from score_core.config.runtime import Runtime
-from score_core.config.schema import Stage
-from score_core.distributed import confirm, everyones, rank
+from score_core.config.schema import Config
+from score_core.config.training import Training
+from score_core.distributed import all_gather_objects, check_strategy, rank
 from score_core.errors import UserError
 from score_core.files import remove, write_json
-from score_core.models.folders import context_limit, end_token_ids, load_tokenizer
+from score_core.models.folders import base_of, context_limit, end_token_ids, load_tokenizer
 from score_core.problems import Problem, read_problems
 from score_core.rewards.grader import Grader
-from score_core.rl.beta2 import Beta2Controller
-from score_core.rl.objective import Objective, stage_one, stage_two
+from score_core.rl.algorithm import Algorithm
+from score_core.rl.arguments import training_arguments
 from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
-from score_core.rl.trainer import SCoReTrainer
-from score_core.rl.training_arguments import training_arguments
+from score_core.rl.stage import Stage
+from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation
+from score_core.rollout.engines import make_engine
 from score_core.seeding import derive_seed
 
 log = logging.getLogger(__name__)
@@ -45,175 +47,130 @@ class Folders:
     """Where a stage reads and writes.
 
     Attributes:
-        base: the base model, the reference of both stages.
+        start: the model to train from, a transformers or an adapter folder.
+        reference: pi_ref; adapters sit on it.
         data: the prepared splits.
         output: the trained model, a transformers or an adapter folder.
         metrics: stem of the stage's metric files, e.g. `metrics/train_stage1`.
         work: scratch of the running stage: its log, and its runs' checkpoints by fingerprint.
     """
 
-    base: Path
+    start: Path
+    reference: Path
     data: Path
     output: Path
     metrics: Path
     work: Path
 
 
-def train_stage1(config: Config, runtime: Runtime, folders: Folders) -> None:
-    """Stage I: teaches the last attempt, holding the others to where they were.
-
-    With T > 2 attempts this takes T - 1 phases of `stage1.steps` each: phase t rewards attempt t + 1 and
-    holds attempts 1 to t to the model of the phase before (the base model, in the first).
-
-    Raises:
-        UserError: see `train`.
-    """
-    stage = config.stage1
-    start = folders.base
-    run = run_folder(config, runtime, folders, "stage1", start)
-    for attempts in range(2, stage.attempts + 1):
-        last = attempts == stage.attempts
-        phase = folders if last else _phase(folders, run / f"phase{attempts}")
-        objective = stage_one(attempts, stage.beta1, stage.beta2)
-        adaptive = stage.adaptive_beta2
-        controller = (
-            Beta2Controller(objective, adaptive.target_kl, adaptive.horizon) if adaptive is not None else None
-        )
-        name = "stage1" if stage.attempts == 2 else f"stage1/{attempts}"
-        summary = train(
-            config,
-            runtime,
-            phase,
-            stage=stage.model_copy(update={"attempts": attempts}),
-            objective=objective,
-            controller=controller,
-            start=start,
-            reference=start,
-            name=name,
-            checkpoints=Checkpoints(run if last else phase.work, runtime.checkpoints),
-        )
-        start = phase.output
-    took_off = summary["validation_delta"] >= stage.takeoff_delta
-    if not took_off:
-        log.warning(
-            "Stage I has not taken off: the validation delta is %+.1f points, below stage1.takeoff_delta = "
-            "%.1f. Stage II will hardly find corrections to reward. Give stage1.steps more, or a base model "
-            "that at least sometimes corrects when sampled.",
-            100 * summary["validation_delta"],
-            100 * stage.takeoff_delta,
-        )
-    if rank() == 0:
-        write_json(folders.metrics.with_suffix(".json"), {**summary, "took_off": took_off})
-        remove(run)
-
-
-def train_stage2(config: Config, runtime: Runtime, folders: Folders, start: Path) -> None:
-    """Stage II: rewards every attempt and progress between them, from Stage I's model at `start`.
-
-    The reference is the base model, not `start`.
-    """
-    stage = config.stage2
-    objective = stage_two(stage.attempts, stage.beta1, stage.alpha, stage.gamma)
-    run = run_folder(config, runtime, folders, "stage2", start)
-    summary = train(
-        config,
-        runtime,
-        folders,
-        stage=stage,
-        objective=objective,
-        controller=None,
-        start=start,
-        reference=folders.base,
-        name="stage2",
-        checkpoints=Checkpoints(run, runtime.checkpoints),
-    )
-    if rank() == 0:
-        write_json(folders.metrics.with_suffix(".json"), summary)
-        remove(run)
-
-
-def run_folder(config: Config, runtime: Runtime, folders: Folders, section: str, start: Path) -> Path:
-    """Where this very run of a stage keeps its checkpoints; those of too many, or old, others are removed."""
-    name = fingerprint(config, runtime, section, [folders.base, folders.data, start])
-    if os.environ.get("RANK", "0") == "0":
-        prune_runs(folders.work, name, runtime.checkpoints)
-    return folders.work / name
-
-
 def train(
     config: Config,
     runtime: Runtime,
     folders: Folders,
-    *,
-    stage: Stage,
-    objective: Objective,
-    controller: Beta2Controller | None,
-    start: Path,
-    reference: Path,
     name: str,
-    checkpoints: Checkpoints,
-) -> dict[str, Any]:
-    """Trains from the model in `start`, or from the newest checkpoint, and writes model and curves.
+    algorithm: Algorithm,
+    code: Sequence[Path],
+) -> None:
+    """Trains a stage as `algorithm` says and writes the model, its curves and a summary.
+
+    An algorithm of several phases (Stage I with more than two attempts) trains one after another, each
+    from the model of the phase before and with that as its reference.
 
     Every process of the stage calls it; the first one writes.
 
     Args:
-        reference: folder of pi_ref.
-        name: separates the stage's random numbers from others'.
-
-    Returns:
-        The stage's summary: steps, the step whose weights were kept, last rewards, validation there.
+        name: of the stage; separates its random numbers from others'.
+        code: files and folders of the code that computes: a change in them starts afresh.
 
     Raises:
         UserError: a model, a split, a setting or the disk cannot be used; before any training. Or the disk
             is full later.
         Stopped: by SIGINT or SIGTERM, in training, and saved.
     """
+    inputs = [folders.reference, folders.data, folders.start]
+    run = folders.work / fingerprint(config, runtime, name, inputs, code)
+    if os.environ.get("RANK", "0") == "0":
+        prune_runs(folders.work, run.name, runtime.checkpoints)
+    base = base_of(folders.reference)
+    phases, summary, there = algorithm.phases(), {}, folders
+    for number, phase in enumerate(phases, start=1):
+        last = number == len(phases)
+        work = run / f"phase{phase.attempts}"
+        target = replace(there, output=work / "model", metrics=work / "metrics", work=work)
+        if last:
+            target = replace(there, output=folders.output, metrics=folders.metrics, work=folders.work)
+        checkpoints = Checkpoints(run if last else work, runtime.checkpoints)
+        title = name if len(phases) == 1 else f"{name}/{phase.attempts}"
+        summary = train_phase(config, runtime, target, base, title, phase, checkpoints)
+        there = replace(there, start=target.output, reference=target.output)
+    added = algorithm.assess(summary)
+    if rank() == 0:
+        write_json(folders.metrics.with_suffix(".json"), {**summary, **added})
+        remove(run)
+
+
+def train_phase(
+    config: Config,
+    runtime: Runtime,
+    folders: Folders,
+    base: Path,
+    name: str,
+    algorithm: Algorithm,
+    checkpoints: Checkpoints,
+) -> dict[str, Any]:
+    """Trains from the model in `folders.start`, or from the newest checkpoint; writes model and curves.
+
+    Returns:
+        The summary: steps, the step whose weights were kept, last rewards, validation there.
+    """
+    settings = algorithm.settings
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
-    arguments = training_arguments(stage, config, runtime, folders.work, name)
-    tokenizer = load_tokenizer(folders.base)
-    model = load_policy(config, start, folders.base, arguments.device)
+    arguments = training_arguments(config, runtime, settings, folders.work, name)
+    tokenizer = load_tokenizer(base)
+    model = load_policy(config, folders.start, base, arguments.device)
     conversation = Conversation(
         config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
     )
-    conversation.check_fits(stage.attempts, context_limit(model))
-    problems = fitting(read_problems(folders.data, "train"), conversation)
-    validation = fitting(read_problems(folders.data, "validation"), conversation)
-
+    conversation.check_fits(algorithm.attempts, context_limit(model))
+    stage = Stage(
+        name=name,
+        seed=config.seed,
+        algorithm=algorithm,
+        conversation=conversation,
+        grader=Grader(config.reward),
+        problems=fitting(read_problems(folders.data, "train"), conversation),
+        validation=fitting(read_problems(folders.data, "validation"), conversation)[
+            : settings.validation_problems
+        ],
+        engine=make_engine(runtime.engine),
+        sampling_batch_size=runtime.sampling_batch_size,
+    )
+    needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     recorder = Recorder(folders.work / "log.jsonl")
-    trainer = SCoReTrainer(
+    trainer = PolicyTrainer(
         model,
         arguments,
         stage=stage,
-        objective=objective,
-        controller=controller,
-        conversation=conversation,
-        grader=Grader(config.reward),
-        problems=problems,
-        validation=validation[: stage.validation_problems],
-        reference=load_reference(config, stage, objective, reference, arguments.device),
-        seed=config.seed,
-        name=name,
-        sampling_batch_size=runtime.sampling_batch_size,
+        reference=load_reference(config, folders.reference, arguments.device) if needs_reference else None,
         processing_class=tokenizer,
-        callbacks=[recorder, Progress(name), Best(stage)],
+        callbacks=[recorder, Progress(name), Best(settings)],
         checkpoints=checkpoints,
     )
-    confirm(trainer.accelerator.state, runtime.launch)
+    check_strategy(trainer.accelerator.state, runtime.launch)
     trainer.remove_callback(PrinterCallback)  # `Progress` says it in one line
     disable_progress_bar()  # transformers': every checkpoint would draw some into training's own
-    trainer.train_on()
-    kept = trainer.state.best_global_step or stage.steps
-    if kept != stage.steps:
+    trainer.train_from_newest()
+    kept = trainer.state.best_global_step or settings.steps
+    if kept != settings.steps:
         trainer.load_step(kept)
     trainer.save_weights(folders.output)
     summary: dict[str, Any] = {}
     if rank() == 0:
         recorder.publish(folders.metrics)
         summary = summary_of(recorder, kept)
-    return everyones(summary)[0]
+    return all_gather_objects(summary)[0]
 
 
 def summary_of(recorder: Recorder, kept: int) -> dict[str, Any]:
@@ -257,13 +214,13 @@ def fitting(problems: list[Problem], conversation: Conversation) -> list[Problem
 
 
 class Best(TrainerCallback):
-    """Saves the best step so far, by what `stage.select` names, and notes it; nothing for `last`.
+    """Saves the best step so far, by what `select` names, and notes it; nothing for `last`.
 
     The note is the Trainer's own, so checkpoints hold it, and what it names is kept (see `checkpoints.py`).
     """
 
-    def __init__(self, stage: Stage) -> None:
-        self.select = stage.select
+    def __init__(self, settings: Training) -> None:
+        self.select = settings.select
         self.reward = float("-inf")
 
     def on_log(
@@ -285,7 +242,3 @@ class Best(TrainerCallback):
         if state.best_metric is None or value > state.best_metric:
             state.best_metric, state.best_global_step = value, state.global_step
             control.should_save = True
-
-
-def _phase(folders: Folders, work: Path) -> Folders:
-    return replace(folders, output=work / "model", metrics=work / "metrics", work=work)

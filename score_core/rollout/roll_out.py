@@ -4,20 +4,19 @@ Training and evaluation share this path. They differ in how many samples a probl
 the noise comes from (None in greedy evaluation).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
 from score_core.rewards.group import Ungraded
 from score_core.rollout.conversation import Conversation
-from score_core.rollout.engines.builtin import sample
+from score_core.rollout.engines.engine import Engine, Sampled
 from score_core.rollout.trajectories import Trajectories, assemble
 
 
@@ -58,7 +57,7 @@ class Rollout:
 
 
 def roll_out(
-    model: PreTrainedModel,
+    engine: Engine,
     conversation: Conversation,
     grader: Grader,
     problems: Sequence[Problem],
@@ -69,28 +68,28 @@ def roll_out(
     noise: Callable[[int], np.ndarray] | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    given: Callable[[int], Sequence[list[int]] | None] | None = None,
+    given: Mapping[int, Sequence[list[int]]] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Rollout:
     """Answers each problem `samples` times in `attempts` attempts, and judges every attempt.
 
     Args:
+        engine: has the model's weights.
         batch_size: trajectories sampled side by side; does not change the result.
         noise: for the problem at an index, (samples, attempts, M) numbers in [0, 1).
-        given: for the problem at an index, `samples` first attempts, or None to sample them.
+        given: `samples` first attempts for the problem at an index, which are not sampled then.
         progress: called with the number of problems done since the last call.
     """
-    firsts = [given(at) if given else None for at in range(len(problems))]
-    # Problems whose first attempts are given are sampled apart; batches are cut from each kind.
-    kinds = [[at for at, first in enumerate(firsts) if (first is None) == kind] for kind in (True, False)]
+    given = given or {}
+    # Problems whose first attempts are given are sampled apart; batches are taken from each kind.
+    kinds = [[at for at in range(len(problems)) if (at in given) == is_given] for is_given in (False, True)]
     size = max(1, batch_size // samples)
     batches = [kind[start : start + size] for kind in kinds for start in range(0, len(kind), size)]
 
-    parts: list[tuple[Trajectories, Tensor]] = []
+    parts: list[Sampled] = []
     for batch in batches:
         parts.append(
-            sample(
-                model,
+            engine.sample(
                 conversation,
                 [conversation.prompt(problems[at]) for at in batch],
                 attempts,
@@ -98,38 +97,43 @@ def roll_out(
                 noise=np.concatenate([noise(at) for at in batch]) if noise else None,
                 temperature=temperature,
                 top_p=top_p,
-                given=[ids for at in batch for ids in firsts[at] or ()] or None,
+                given=[ids for at in batch for ids in given.get(at, ())] or None,
             )
         )
         if progress:
             progress(len(batch))
     drawn = [at * samples + number for batch in batches for at in batch for number in range(samples)]
     rows = sorted(range(len(drawn)), key=drawn.__getitem__)
-    segments = [pieces for part, _ in parts for pieces in part.segments]
+    segments = [dialogue for part in parts for dialogue in part.segments]
+    truncated = [flags for part in parts for flags in part.truncated]
     trajectories = assemble(
         [segments[row] for row in rows],
-        torch.cat([part.truncated_NT for part, _ in parts])[rows],
+        [truncated[row] for row in rows],
         pad_id=conversation.end_ids[0],
-        device=model.device,
+        device=engine.device,
     )
     texts = conversation.texts(trajectories.attempts)
+    return Rollout(
+        trajectories,
+        torch.cat([part.logp_NT for part in parts])[rows],
+        texts,
+        _verdicts(grader, problems, trajectories, texts),
+    )
+
+
+def _verdicts(
+    grader: Grader, problems: Sequence[Problem], trajectories: Trajectories, texts: list[list[str]]
+) -> list[list[Graded]]:
+    """verdicts[n][t - 1]; graded problem by problem and attempt by attempt, a group at a time."""
     ids, truncated = trajectories.attempts, trajectories.truncated_NT.tolist()
+    attempts, samples = len(texts[0]), len(texts) // len(problems)
     groups = []
     for at, problem in enumerate(problems):
         members = range(at * samples, (at + 1) * samples)
-        for turn in range(attempts):
+        for attempt in range(1, attempts + 1):
+            turn = attempt - 1
             cells = [(texts[n][turn], ids[n][turn], truncated[n][turn]) for n in members]
-            groups.append(Ungraded(problem, turn + 1, *zip(*cells, strict=True)))
+            groups.append(Ungraded(problem, attempt, *zip(*cells, strict=True)))
     graded = grader.grade(groups)
-    # A problem's groups, one an attempt, become rows of its members.
-    verdicts = [
-        list(row)
-        for start in range(0, len(graded), attempts)
-        for row in zip(*graded[start : start + attempts], strict=True)
-    ]
-    return Rollout(
-        trajectories,
-        torch.cat([logp_NT for _, logp_NT in parts])[rows],
-        texts,
-        verdicts,
-    )
+    by_problem = [graded[start : start + attempts] for start in range(0, len(graded), attempts)]
+    return [list(row) for groups in by_problem for row in zip(*groups, strict=True)]

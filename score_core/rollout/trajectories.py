@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The pieces of one dialogue in order, each (ids, turn): turn 0 for the prompt and the instructions, t
-# for attempt t.
+# The pieces of one dialogue in order, each (ids, attempt): 0 for the prompt and the instructions, t for
+# attempt t.
 Segments = tuple[tuple[list[int], int], ...]
 
 
@@ -22,7 +22,7 @@ class Trajectories:
     Attributes:
         input_ids_NL: ids, padded on the left.
         attention_mask_NL: 1 where there is a token, 0 on padding.
-        turn_NL: t where the token was sampled in attempt t (1, 2, ...), up to and including the first
+        attempt_NL: t where the token was sampled in attempt t (1, 2, ...), up to and including the first
             end token; 0 on padding, prompt and instructions.
         truncated_NT: the attempt hit its length limit.
         segments: the pieces that the sequences were put together from.
@@ -30,7 +30,7 @@ class Trajectories:
 
     input_ids_NL: Tensor
     attention_mask_NL: Tensor
-    turn_NL: Tensor
+    attempt_NL: Tensor
     truncated_NT: Tensor
     segments: tuple[Segments, ...]
 
@@ -45,19 +45,19 @@ class Trajectories:
     @property
     def attempts(self) -> list[list[list[int]]]:
         """The sampled ids, attempts[n][t - 1]."""
-        return [[ids for ids, turn in pieces if turn] for pieces in self.segments]
+        return [[ids for ids, attempt in pieces if attempt] for pieces in self.segments]
 
     @property
     def lengths_NT(self) -> Tensor:
         """Sampled tokens of each attempt."""
         attempts = range(1, self.truncated_NT.shape[1] + 1)
-        return torch.stack([(self.turn_NL == turn).sum(-1) for turn in attempts], dim=1)
+        return torch.stack([(self.attempt_NL == attempt).sum(-1) for attempt in attempts], dim=1)
 
     @property
     def sampled(self) -> tuple[Tensor, Tensor]:
-        """Row and attempt (counted from 0) of each of the P sampled tokens, row after row."""
-        rows_P, places_P = torch.nonzero(self.turn_NL, as_tuple=True)
-        return rows_P, self.turn_NL[rows_P, places_P] - 1
+        """Row and column of each of the P sampled tokens in a tensor (N, T), row after row."""
+        row_P, position_P = torch.nonzero(self.attempt_NL, as_tuple=True)
+        return row_P, self.attempt_NL[row_P, position_P] - 1
 
     def select(self, rows: Sequence[int]) -> "Trajectories":
         """Some of the trajectories, with padding that none of them needs cut away."""
@@ -67,14 +67,14 @@ class Trajectories:
         return Trajectories(
             self.input_ids_NL[index, start:],
             mask_NL[:, start:],
-            self.turn_NL[index, start:],
+            self.attempt_NL[index, start:],
             self.truncated_NT[index],
             tuple(self.segments[row] for row in rows),
         )
 
     def upto(self, attempt: int) -> "Trajectories":
         """The same dialogues, ending behind `attempt`."""
-        ends = [[turn for _, turn in pieces].index(attempt) + 1 for pieces in self.segments]
+        ends = [[number for _, number in pieces].index(attempt) + 1 for pieces in self.segments]
         return assemble(
             [pieces[:end] for pieces, end in zip(self.segments, ends, strict=True)],
             self.truncated_NT[:, :attempt],
@@ -97,7 +97,7 @@ def assemble(
         pad_id: any id; padded positions are masked.
     """
     rows = [[token for ids, _ in pieces for token in ids] for pieces in segments]
-    turns = [[turn for ids, turn in pieces for _ in ids] for pieces in segments]
+    attempts = [[attempt for ids, attempt in pieces for _ in ids] for pieces in segments]
     width = max(map(len, rows))
 
     def padded(values: list[list[int]], fill: int) -> Tensor:
@@ -106,7 +106,7 @@ def assemble(
     return Trajectories(
         input_ids_NL=padded(rows, pad_id),
         attention_mask_NL=padded([[1] * len(row) for row in rows], 0),
-        turn_NL=padded(turns, 0),
+        attempt_NL=padded(attempts, 0),
         truncated_NT=torch.as_tensor(truncated, dtype=torch.bool, device=device),
         segments=tuple(segments),
     )

@@ -1,4 +1,4 @@
-"""Sampling all attempts of many dialogues in one batch.
+"""The built-in engine: all attempts of many dialogues sampled in one batch, by the model itself.
 
 Every prompt is prefilled once and its cache repeated for its K trajectories. A later attempt continues
 the cache of the one before: only the instruction and the new answer are computed. Rows that end early
@@ -18,100 +18,107 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from score_core.rollout.conversation import Conversation
-from score_core.rollout.trajectories import Trajectories, assemble
+from score_core.rollout.engines.engine import Sampled
 
 
-@torch.no_grad()
-def sample(
-    model: PreTrainedModel,
-    conversation: Conversation,
-    prompts: Sequence[list[int]],
-    attempts: int,
-    *,
-    samples: int = 1,
-    noise: np.ndarray | None = None,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    given: Sequence[list[int]] | None = None,
-) -> tuple[Trajectories, Tensor]:
-    """Samples `attempts` attempts for each of the prompts, `samples` times.
+class BuiltinEngine:
+    """Samples with the model itself, in this process; reproducible to the bit."""
 
-    Args:
-        model: a causal language model that keeps a cache; switched to evaluation mode meanwhile.
-        prompts: ids of the first prompts, of any lengths.
-        noise: (N, attempts, M) numbers in [0, 1), N = len(prompts) * samples, a prompt's trajectories
-            next to each other. None decodes greedily.
-        temperature: divides the logits.
-        top_p: keeps the most probable tokens up to this mass; for evaluation only.
-        given: first attempts to use instead of sampling them, N lists of ids.
+    def __init__(self) -> None:
+        self._model: PreTrainedModel | None = None
 
-    Returns:
-        The N trajectories, and the log-probabilities (N, attempts) in nats of their attempts under
-        `model` at `temperature`, as the sampler saw them (0 for given attempts).
-    """
-    was_training = model.training
-    model.eval()
-    try:
-        return _sample(model, conversation, prompts, attempts, samples, noise, temperature, top_p, given)
-    finally:
-        model.train(was_training)
+    @property
+    def model(self) -> PreTrainedModel:
+        """A causal language model that keeps a cache."""
+        assert self._model is not None, "load() a model before sampling"
+        return self._model
 
+    @property
+    def device(self) -> torch.device:
+        """The model's."""
+        return self.model.device
 
-def _sample(
-    model: PreTrainedModel,
-    conversation: Conversation,
-    prompts: Sequence[list[int]],
-    attempts: int,
-    samples: int,
-    noise: np.ndarray | None,
-    temperature: float,
-    top_p: float,
-    given: Sequence[list[int]] | None,
-) -> tuple[Trajectories, Tensor]:
-    count = len(prompts) * samples
-    limit = conversation.settings.max_new_tokens
-    pad_id = conversation.end_ids[0]
-    decoder = _Decoder(model, pad_id)
-    uniform = None if noise is None else torch.as_tensor(noise, dtype=torch.float64, device=model.device)
-    end_ids = torch.tensor(conversation.end_ids, device=model.device)
+    def load(self, model: PreTrainedModel) -> None:
+        """Samples from `model`; it is switched to evaluation mode while it does."""
+        self._model = model
 
-    pieces: list[list[tuple[list[int], int]]] = [[(prompt, 0)] for prompt in prompts for _ in range(samples)]
-    truncated: list[list[bool]] = [[] for _ in range(count)]
-    logp_NT = torch.zeros(count, attempts, device=model.device)
-    logits = decoder.feed(list(prompts))
-    if samples > 1:
-        decoder.repeat(samples)
-        logits = logits.repeat_interleave(samples, dim=0)
+    @torch.no_grad()
+    def sample(
+        self,
+        conversation: Conversation,
+        prompts: Sequence[list[int]],
+        attempts: int,
+        *,
+        samples: int = 1,
+        noise: np.ndarray | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        given: Sequence[list[int]] | None = None,
+    ) -> Sampled:
+        """See `Engine.sample`."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            return self._sample(conversation, prompts, attempts, samples, noise, temperature, top_p, given)
+        finally:
+            self.model.train(was_training)
 
-    for attempt in range(1, attempts + 1):
-        if attempt == 1 and given is not None:
-            answers, pending = list(given), list(given)
-        else:
-            drawn: list[Tensor] = []
-            alive = torch.ones(count, dtype=torch.bool, device=model.device)
-            for position in range(limit):
-                if position:
-                    logits = decoder.step(drawn[-1])
-                u = None if uniform is None else uniform[:, attempt - 1, position]
-                token, logp = choose(logits, u, temperature, top_p)
-                logp_NT[:, attempt - 1] += logp * alive
-                drawn.append(torch.where(alive, token, -1))
-                alive = alive & ~torch.isin(token, end_ids)
-                if not alive.any():
-                    break
-            table = torch.stack(drawn, dim=1).tolist()
-            answers = [[token for token in row if token >= 0] for row in table]
-            # The last column was drawn but not yet fed.
-            pending = [row[-1:] if row[-1] >= 0 else [] for row in table]
-        for row, answer in enumerate(answers):
-            pieces[row].append((answer, attempt))
-            truncated[row].append(bool(answer) and answer[-1] not in conversation.end_ids)
-        if attempt < attempts:
-            behind = [conversation.continuation(answer) for answer in answers]
-            for row, ids in enumerate(behind):
-                pieces[row].append((ids, 0))
-            logits = decoder.feed([last + ids for last, ids in zip(pending, behind, strict=True)])
-    return assemble([tuple(row) for row in pieces], truncated, pad_id, model.device), logp_NT
+    def _sample(
+        self,
+        conversation: Conversation,
+        prompts: Sequence[list[int]],
+        attempts: int,
+        samples: int,
+        noise: np.ndarray | None,
+        temperature: float,
+        top_p: float,
+        given: Sequence[list[int]] | None,
+    ) -> Sampled:
+        count, device = len(prompts) * samples, self.device
+        limit = conversation.settings.max_new_tokens
+        decoder = _Decoder(self.model, conversation.end_ids[0])
+        uniform = None if noise is None else torch.as_tensor(noise, dtype=torch.float64, device=device)
+        end_ids = torch.tensor(conversation.end_ids, device=device)
+
+        dialogues: list[list[tuple[list[int], int]]] = [
+            [(prompt, 0)] for prompt in prompts for _ in range(samples)
+        ]
+        truncated: list[list[bool]] = [[] for _ in range(count)]
+        logp_NT = torch.zeros(count, attempts, device=device)
+        logits = decoder.feed(list(prompts))
+        if samples > 1:
+            decoder.repeat(samples)
+            logits = logits.repeat_interleave(samples, dim=0)
+
+        for attempt in range(1, attempts + 1):
+            if attempt == 1 and given is not None:
+                answers, pending = list(given), list(given)
+            else:
+                drawn: list[Tensor] = []
+                alive = torch.ones(count, dtype=torch.bool, device=device)
+                for position in range(limit):
+                    if position:
+                        logits = decoder.step(drawn[-1])
+                    u = None if uniform is None else uniform[:, attempt - 1, position]
+                    token, logp = choose(logits, u, temperature, top_p)
+                    logp_NT[:, attempt - 1] += logp * alive
+                    drawn.append(torch.where(alive, token, -1))
+                    alive = alive & ~torch.isin(token, end_ids)
+                    if not alive.any():
+                        break
+                table = torch.stack(drawn, dim=1).tolist()
+                answers = [[token for token in row if token >= 0] for row in table]
+                # The last column was drawn but not yet fed.
+                pending = [row[-1:] if row[-1] >= 0 else [] for row in table]
+            for row, answer in enumerate(answers):
+                dialogues[row].append((answer, attempt))
+                truncated[row].append(bool(answer) and answer[-1] not in conversation.end_ids)
+            if attempt < attempts:
+                following = [conversation.continuation(answer) for answer in answers]
+                for row, ids in enumerate(following):
+                    dialogues[row].append((ids, 0))
+                logits = decoder.feed([last + ids for last, ids in zip(pending, following, strict=True)])
+        return Sampled([tuple(dialogue) for dialogue in dialogues], truncated, logp_NT)
 
 
 def choose(logits_NV: Tensor, u_N: Tensor | None, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,13 @@ from score_core.checkpointing.fingerprint import fingerprint
 from score_core.config.runtime import Checkpointing
 from score_core.errors import UserError
 from score_core.files import remove
+from tests.configs import runtime
 from tests.small_run import RUNTIME, small_config
+
+
+def kept(**settings: Any) -> Checkpointing:
+    """Which checkpoints are kept: what runtime.yaml says, with these instead."""
+    return runtime(checkpoints=settings).checkpoints
 
 
 def save(checkpoints: Checkpoints, step: int, best: int | None = None) -> None:
@@ -28,7 +34,7 @@ def save(checkpoints: Checkpoints, step: int, best: int | None = None) -> None:
 
 
 def test_the_newest_are_kept_and_the_best_beside_them(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing(keep=2))
+    checkpoints = Checkpoints(tmp_path, kept(keep=2))
     for step, best in ((3, 3), (5, 3), (20, 3), (100, 3)):
         save(checkpoints, step, best)
     assert checkpoints.steps() == [3, 20, 100]
@@ -39,7 +45,7 @@ def test_the_newest_are_kept_and_the_best_beside_them(tmp_path: Path) -> None:
 
 
 def test_what_was_not_sealed_is_not_there(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing())
+    checkpoints = Checkpoints(tmp_path, kept())
     assert checkpoints.newest() is None
     save(checkpoints, 1)
     (checkpoints.unfinished / "checkpoint-2").mkdir(parents=True)
@@ -50,7 +56,7 @@ def test_what_was_not_sealed_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"part/weights": "0"}'])
 def test_damaged_hashes_are_damage(tmp_path: Path, content: str) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing())
+    checkpoints = Checkpoints(tmp_path, kept())
     for step in (1, 2):
         save(checkpoints, step)
     (checkpoints.path(2) / "hashes.json").write_text(content)
@@ -59,14 +65,14 @@ def test_damaged_hashes_are_damage(tmp_path: Path, content: str) -> None:
 
 
 def test_a_file_too_many_is_damage(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing())
+    checkpoints = Checkpoints(tmp_path, kept())
     save(checkpoints, 1)
     (checkpoints.path(1) / "adapter_model.safetensors").write_text("from elsewhere")
     assert checkpoints.newest() is None
 
 
 def test_a_checkpoint_is_worth_nothing_without_the_best_one(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing(keep=3))
+    checkpoints = Checkpoints(tmp_path, kept(keep=3))
     for step, best in ((1, None), (2, 2), (3, 2)):
         save(checkpoints, step, best)
     remove(checkpoints.path(2) / "part")
@@ -76,7 +82,7 @@ def test_a_checkpoint_is_worth_nothing_without_the_best_one(tmp_path: Path) -> N
 
 
 def test_room_is_needed_for_all_that_will_be_there(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, Checkpointing(keep=4))
+    checkpoints = Checkpoints(tmp_path, kept(keep=4))
     checkpoints.check_space(1)
     with pytest.raises(UserError, match=r"are free .* 7e\+06 GB are needed: 4 checkpoints of 1e\+06 GB"):
         checkpoints.check_space(10**15)
@@ -92,7 +98,7 @@ def test_other_runs_are_removed_by_age_and_number(tmp_path: Path) -> None:
         (tmp_path / other).mkdir()
 
     def left(current: str, **settings: Any) -> set[str]:
-        prune_runs(tmp_path, current, Checkpointing(**settings))
+        prune_runs(tmp_path, current, kept(**settings))
         return {path.name[0] for path in tmp_path.iterdir() if len(path.name) == 16}
 
     assert left("d" * 16, keep_runs=9, keep_days=50) == {"a", "b", "c", "d"}
@@ -118,7 +124,7 @@ def test_the_fingerprint_hangs_on_what_the_result_hangs_on(inputs: list[Path], t
 
     def name(section: str = "stage1", threads: int = 1, **sections: Any) -> str:
         config = small_config(**{"conversation": talk, **sections})
-        return fingerprint(config, RUNTIME.model_copy(update={"threads": threads}), section, inputs)
+        return fingerprint(config, RUNTIME.model_copy(update={"threads": threads}), section, inputs, [])
 
     plain = name()
     names = {
@@ -130,7 +136,7 @@ def test_the_fingerprint_hangs_on_what_the_result_hangs_on(inputs: list[Path], t
         "reward": name(reward={"extractor": "identity", "matcher": "exact"}),
         "length": name(conversation={**talk, "max_new_tokens": 4}),
         "threads": name(threads=2),
-        "order": fingerprint(small_config(conversation=talk), RUNTIME, "stage1", inputs[::-1]),
+        "order": fingerprint(small_config(conversation=talk), RUNTIME, "stage1", inputs[::-1], []),
     }
     prompt.write_text("check again")
     names["prompt"] = name()
@@ -148,28 +154,26 @@ def test_the_fingerprint_does_not_hang_on_how_a_run_is_watched(inputs: list[Path
             "log_level": "debug",
             "tracker": "tensorboard",
             "micro_batch_size": 8,
-            "checkpoints": Checkpointing(keep=7),
+            "checkpoints": kept(keep=7),
         }
     )
     elsewhere = small_config(profile="another", stage2={"steps": 9}, report={"title": "Another"})
-    plain = fingerprint(config, RUNTIME, "stage1", inputs)
-    assert fingerprint(config, other, "stage1", inputs) == plain
-    assert fingerprint(elsewhere, RUNTIME, "stage1", inputs) == plain
+    plain = fingerprint(config, RUNTIME, "stage1", inputs, [])
+    assert fingerprint(config, other, "stage1", inputs, []) == plain
+    assert fingerprint(elsewhere, RUNTIME, "stage1", inputs, []) == plain
 
 
-def test_the_fingerprint_hangs_on_the_code_that_trains(
-    inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import shutil
-
-    from score_core.checkpointing import fingerprint as module
-
-    copy = tmp_path / "copy"
-    shutil.copytree(module.ROOT / "score_core", copy / "score_core")
-    monkeypatch.setattr(module, "ROOT", copy)
-    plain = fingerprint(small_config(), RUNTIME, "stage1", inputs)
-    for file, counts in (("report/page.py", False), ("math_worker.py", True), ("objective.py", True)):
-        before = (copy / "score_core" / file).read_text()
-        (copy / "score_core" / file).write_text(f"{before}\n")
-        assert (fingerprint(small_config(), RUNTIME, "stage1", inputs) != plain) == counts, file
-        (copy / "score_core" / file).write_text(before)
+def test_the_fingerprint_hangs_on_the_code_it_is_given(inputs: list[Path], tmp_path: Path) -> None:
+    code = [tmp_path / "rl", tmp_path / "seeding.py"]
+    (tmp_path / "rl" / "deep").mkdir(parents=True)
+    for name in ("rl/deep/objective.py", "seeding.py", "elsewhere.py"):
+        (tmp_path / name).write_text("as it was")
+    plain = fingerprint(small_config(), RUNTIME, "stage1", inputs, code)
+    for name, counts in (("rl/deep/objective.py", True), ("seeding.py", True), ("elsewhere.py", False)):
+        (tmp_path / name).write_text("changed")
+        assert (fingerprint(small_config(), RUNTIME, "stage1", inputs, code) != plain) == counts, name
+        (tmp_path / name).write_text("as it was")
+    (tmp_path / "rl" / "objective.pyc").write_text("compiled")
+    assert fingerprint(small_config(), RUNTIME, "stage1", inputs, code) == plain
+    (tmp_path / "rl" / "new.py").write_text("")
+    assert fingerprint(small_config(), RUNTIME, "stage1", inputs, code) != plain

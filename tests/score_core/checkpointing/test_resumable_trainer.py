@@ -10,20 +10,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from score_core.checkpointing.checkpoints import Checkpoints
-from score_core.config.runtime import Checkpointing
 from score_core.errors import Stopped, UserError
-from score_core.rl.objective import stage_two
-from score_core.rl.training import Folders, run_folder, train, train_stage1, train_stage2
-from tests.small_run import RUNTIME, folders, small_config
+from score_core.rl.training import Folders, train_phase
+from tests.configs import runtime
+from tests.small_run import RUNTIME, algorithm, folders, run_folder, small_config, train_stage
 
 # Saves as often as it may, so that there is something to go on from and something to damage.
-OFTEN = RUNTIME.model_copy(update={"checkpoints": Checkpointing(every_seconds=0.001)})
+OFTEN = runtime(threads=1, checkpoints={"every_seconds": 0.001})
 STEPS = 8
 
 
@@ -110,14 +110,11 @@ def test_resumed_equals_uninterrupted(
     section, settings, micro_batch_size = CASES[case]
     stage = {"steps": STEPS, "learning_rate": 0.01, **settings[section]}
     config = small_config(**{**settings, section: stage})
-    runtime = OFTEN.model_copy(update={"micro_batch_size": micro_batch_size})
+    settled = OFTEN.model_copy(update={"micro_batch_size": micro_batch_size})
 
     def run(name: str) -> None:
         target = folders(small_run, tmp_path, name)
-        if section == "stage1":
-            train_stage1(config, runtime, target)
-        else:
-            train_stage2(config, runtime, target, small_run / "base")
+        train_stage(section, config, settled, target)
 
     run("whole")
     with told_to_stop(lambda: tmp_path / "work/resumed/log.jsonl", 3):
@@ -134,14 +131,14 @@ def test_three_attempts_go_on_in_the_phase_they_were_in(
 ) -> None:
     stage = {"attempts": 3, "steps": 4, "learning_rate": 0.01}
     config = small_config(stage1=stage, lora={"rank": 4, "alpha": 8})
-    train_stage1(config, OFTEN, folders(small_run, tmp_path, "whole"))
+    train_stage("stage1", config, OFTEN, folders(small_run, tmp_path, "whole"))
     target = folders(small_run, tmp_path, "resumed")
     first = lambda: next(target.work.glob("*/phase2/log.jsonl"), None)  # noqa: E731
     for log in (first, lambda: target.work / "log.jsonl"):
         with told_to_stop(log, 2):
-            train_stage1(config, OFTEN, target)
+            train_stage("stage1", config, OFTEN, target)
     with caplog.at_level(logging.INFO):
-        train_stage1(config, OFTEN, target)
+        train_stage("stage1", config, OFTEN, target)
     assert re.findall(r"resumed from step (\d)", caplog.text)[0] == "4", "the first phase was over"
     assert "resumed from step 2" in caplog.text or "resumed from step 3" in caplog.text
     same(tmp_path)
@@ -154,18 +151,9 @@ def test_optimiser_schedule_and_random_states_are_those_of_an_uninterrupted_run(
 
     def run(name: str) -> Path:
         target = folders(small_run, tmp_path, name)
-        train(
-            config,
-            OFTEN,
-            target,
-            stage=config.stage2,
-            objective=stage_two(2, 0.01, 3.0, 0.0),
-            controller=None,
-            start=small_run / "base",
-            reference=small_run / "base",
-            name="stage2",
-            checkpoints=Checkpoints(tmp_path / f"{name}-checkpoints", OFTEN.checkpoints),
-        )
+        checkpoints = Checkpoints(tmp_path / f"{name}-checkpoints", OFTEN.checkpoints)
+        phase = algorithm("stage2", config)
+        train_phase(config, OFTEN, target, small_run / "base", "stage2", phase, checkpoints)
         return tmp_path / f"{name}-checkpoints" / f"checkpoint-{STEPS}"
 
     whole = run("whole")
@@ -185,7 +173,7 @@ def test_other_parameters_start_afresh_and_the_old_ones_go_on(
     slow, fast = (small_config(stage2={"steps": STEPS, "learning_rate": rate}) for rate in (1e-3, 1e-2))
 
     def run(config: Any, name: str) -> None:
-        train_stage2(config, OFTEN, folders(small_run, tmp_path, name), small_run / "base")
+        train_stage("stage2", config, OFTEN, folders(small_run, tmp_path, name))
 
     run(fast, "whole")
     with told_to_stop(lambda: tmp_path / "work/resumed/log.jsonl", 3):
@@ -207,7 +195,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     config = small_config(stage2={"steps": STEPS})
 
     def run(name: str) -> None:
-        train_stage2(config, OFTEN, folders(small_run, tmp_path, name), small_run / "base")
+        train_stage("stage2", config, OFTEN, folders(small_run, tmp_path, name))
 
     run("whole")
     for step in (2, 4):
@@ -254,7 +242,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def on_disk(run: Path, work: Path, disk: Path, name: str) -> Folders:
     """Outputs in `work` as ever, and checkpoints on `disk`."""
     target = folders(run, work, name)
-    return Folders(target.base, target.data, target.output, target.metrics, disk / name)
+    return replace(target, work=disk / name)
 
 
 def fill(disk: Path, leave: int) -> Path:
@@ -266,11 +254,11 @@ def fill(disk: Path, leave: int) -> Path:
 
 def test_a_folder_that_cannot_be_written_is_found_before_training(small_run: Path, tmp_path: Path) -> None:
     config, target = small_config(), folders(small_run, tmp_path, "stage2")
-    way = run_folder(config, OFTEN, target, "stage2", small_run / "base")
+    way = run_folder("stage2", config, OFTEN, target)
     way.parent.mkdir(parents=True)
     way.write_text("in the way")
     with pytest.raises(UserError, match=f"{way}/unfinished: cannot write here"):
-        train_stage2(config, OFTEN, target, small_run / "base")
+        train_stage("stage2", config, OFTEN, target)
     assert not target.output.exists()
 
 
@@ -282,7 +270,7 @@ def test_too_little_space_is_said_before_training(
     filler = fill(small_disk, leave)
     target = on_disk(small_run, tmp_path, small_disk, "stage2")
     with pytest.raises(UserError, match=r"free some") as raised:
-        train_stage2(config, OFTEN, target, small_run / "base")
+        train_stage("stage2", config, OFTEN, target)
     assert "\n" not in str(raised.value)
     assert not target.output.exists()
     assert (
@@ -290,14 +278,14 @@ def test_too_little_space_is_said_before_training(
         or '"step": 1,' not in target.work.joinpath("log.jsonl").read_text()
     )
     filler.unlink()
-    train_stage2(config, OFTEN, target, small_run / "base")
+    train_stage("stage2", config, OFTEN, target)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_no_output(
     small_run: Path, tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = small_config(stage2={"steps": 60})
-    train_stage2(config, OFTEN, folders(small_run, tmp_path, "whole"), small_run / "base")
+    train_stage("stage2", config, OFTEN, folders(small_run, tmp_path, "whole"))
     target = on_disk(small_run, tmp_path, small_disk, "resumed")
 
     def fill_when_saved() -> None:
@@ -309,13 +297,13 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_no_output(
     filling = threading.Thread(target=fill_when_saved)
     filling.start()
     with pytest.raises(UserError, match=r"that of step (\d+) is intact; free some space") as raised:
-        train_stage2(config, OFTEN, target, small_run / "base")
+        train_stage("stage2", config, OFTEN, target)
     filling.join()
     assert not target.output.exists() and not list((tmp_path / "metrics").glob("resumed*"))
     step = re.search(r"of step (\d+) is intact", str(raised.value))[1]
     (small_disk / "filler").unlink()
     with caplog.at_level(logging.INFO):
-        train_stage2(config, OFTEN, target, small_run / "base")
+        train_stage("stage2", config, OFTEN, target)
     assert f"resumed from step {step}" in caplog.text
     assert written(tmp_path, "whole") == written(tmp_path, "resumed")
 
@@ -339,7 +327,7 @@ def test_a_disk_that_is_too_full_for_the_log_is_said_too(
         with pytest.raises(
             UserError, match=r"the log of step \d+ cannot be written .*none was written before"
         ):
-            train_stage2(config, RUNTIME, target, small_run / "base")
+            train_stage("stage2", config, RUNTIME, target)
     finally:
         over.set()
         filling.join()

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from score_core.errors import UserError
-from score_core.evaluation.evaluate import evaluate
 from score_core.models.folders import load_model, load_tokenizer
 from score_core.problems import read_problems
-from tests.small_run import RUNTIME, small_config
+from tests.small_run import RUNTIME, evaluate, small_config
 
 
 def of(small_run: Path, problems: slice = slice(24), **evaluation: object) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def test_scores_come_row_after_row_and_do_not_depend_on_neighbours(make_model):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
     # The reference of Stage I reads [x, y1] only: the same first attempts, nothing of what follows.
     first = score(model, trajectories.upto(1), 1.0).logp_P
-    turn_P = trajectories.turn_NL[trajectories.turn_NL > 0]
+    turn_P = trajectories.attempt_NL[trajectories.attempt_NL > 0]
     torch.testing.assert_close(first, together[turn_P == 1], rtol=1e-4, atol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_equal_to_what_the_sampler_saw(make_model, make_conversation, family, te
         logp_P = score(model, trajectories, temperature).logp_P
     expected = torch.zeros_like(logp_NT)
     row_P = torch.arange(12).repeat_interleave(trajectories.lengths_NT.sum(1))
-    turn_P = trajectories.turn_NL[trajectories.turn_NL > 0]
+    turn_P = trajectories.attempt_NL[trajectories.attempt_NL > 0]
     expected.index_put_((row_P, turn_P - 1), logp_P, accumulate=True)
     torch.testing.assert_close(logp_NT, expected, rtol=1e-4, atol=1e-4)
 

@@ -156,7 +156,7 @@ def step_loss(model, reference, trajectories, rows, estimator, aggregation, adva
     objective = stage_one(2, beta1=0.05, beta2=0.3)
     weight_NT = token_weights(aggregation, trajectories.lengths_NT, trained_NT, longest=7)
     part = trajectories.select(rows)
-    turn_P = part.turn_NL[part.turn_NL > 0]
+    turn_P = part.attempt_NL[part.attempt_NL > 0]
     row_P = torch.repeat_interleave(torch.tensor(rows), part.lengths_NT.sum(1))
 
     def at(value_NT: torch.Tensor) -> torch.Tensor:

@@ -8,29 +8,33 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from score_core.algorithms.policy_gradient import PolicyGradient
 from score_core.checkpointing.checkpoints import Checkpoints
 from score_core.config.runtime import Runtime
-from score_core.config.schema import Stage
+from score_core.config.training import Training
 from score_core.models.folders import end_token_ids, load_model, load_tokenizer
 from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
+from score_core.rl.arguments import training_arguments
 from score_core.rl.objective import Objective, stage_one, stage_two
-from score_core.rl.trainer import SCoReTrainer
-from score_core.rl.training_arguments import training_arguments
+from score_core.rl.stage import Stage
+from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation
+from score_core.rollout.engines.builtin import BuiltinEngine
 from tests.small_run import RUNTIME, small_config
 
 
 def make_trainer(
     run: Path,
     work: Path,
-    stage: Stage,
+    settings: Training,
     objective: Objective,
     *,
     disturbed: float = 0.0,
     lora: bool = False,
     runtime: Runtime = RUNTIME,
-) -> SCoReTrainer:
+    sampling_batch_size: int = 1024,
+) -> PolicyTrainer:
     """A trainer from the base model in `run`; `disturbed` moves the policy away from the reference."""
     config = small_config()
     tokenizer = load_tokenizer(run / "base")
@@ -44,26 +48,29 @@ def make_trainer(
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.add_(disturbed * torch.randn_like(parameter))
-    return SCoReTrainer(
-        model,
-        training_arguments(stage, config, runtime, work, "test"),
-        stage=stage,
-        objective=objective,
+    stage = Stage(
+        name="test",
+        seed=7,
+        algorithm=PolicyGradient(settings, objective),
         conversation=Conversation(
             config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
         ),
         grader=Grader(config.reward),
         problems=read_problems(run / "data", "train"),
         validation=read_problems(run / "data", "validation")[:8],
+        engine=BuiltinEngine(),
+        sampling_batch_size=sampling_batch_size,
+    )
+    return PolicyTrainer(
+        model,
+        training_arguments(config, runtime, settings, work, "test"),
+        stage=stage,
         reference=reference,
-        seed=7,
-        name="test",
-        sampling_batch_size=1024,
         checkpoints=Checkpoints(work / "checkpoints", runtime.checkpoints),
     )
 
 
-def first_step(trainer: SCoReTrainer) -> list[dict[str, Any]]:
+def first_step(trainer: PolicyTrainer) -> list[dict[str, Any]]:
     """The micro-batches of the run's first step."""
     loader = iter(trainer.get_train_dataloader())
     batches, _ = trainer.get_batch_samples(
@@ -72,7 +79,7 @@ def first_step(trainer: SCoReTrainer) -> list[dict[str, Any]]:
     return batches
 
 
-def gradient(trainer: SCoReTrainer, batches: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def gradient(trainer: PolicyTrainer, batches: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """The gradient of the step's loss."""
     trainer.model.zero_grad()
     for batch in batches:
@@ -85,15 +92,16 @@ def gradient(trainer: SCoReTrainer, batches: list[dict[str, Any]]) -> dict[str, 
 
 
 def oracle_gradient(
-    trainer: SCoReTrainer, batches: list[dict[str, Any]], betas: list[float]
+    trainer: PolicyTrainer, batches: list[dict[str, Any]], betas: list[float]
 ) -> dict[str, Any]:
     """The same gradient from whole forwards, one trajectory and one attempt at a time, with loops."""
-    stage, model, reference = trainer.stage, trainer.model, trainer.reference
+    stage, model, reference = trainer.settings, trainer.model, trainer.reference.model
     rows = [row for batch in batches for row in batch["batch"].trajectories.segments]
-    tokenizer, by_prompt = trainer.conversation.tokenizer, {}
+    tokenizer, by_prompt = trainer.stage.conversation.tokenizer, {}
     for number, row in enumerate(rows):
         by_prompt.setdefault(tuple(row[0][0]), []).append(number)
-    answers = {tuple(trainer.conversation.prompt(problem)): problem.answer for problem in trainer.problems}
+    prompt = trainer.stage.conversation.prompt
+    answers = {tuple(prompt(problem)): problem.references[0] for problem in trainer.stage.problems}
     right = []
     for row in rows:
         texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids, turn in row if turn]
@@ -101,7 +109,7 @@ def oracle_gradient(
         right.append([float(text.isdigit() and int(text) == gold) for text in texts])
     assert 0 < sum(map(sum, right)) < 2 * len(rows), "a step without both outcomes proves nothing"
 
-    objective = trainer.objective
+    objective = trainer.algorithm.objective
     loss = torch.zeros(())
     for group in by_prompt.values():
         assert len(group) == stage.samples_per_prompt
@@ -142,13 +150,13 @@ def test_gradient_is_that_of_a_plain_oracle(
         stage1={"baseline_later": "leave_one_out"}, stage2={"baseline_later": "leave_one_out"}
     )
     if stage_name == "stage1":
-        stage, objective, betas = config.stage1, stage_one(2, beta1=0.01, beta2=0.3), [0.3, 0.01]
+        objective, betas = stage_one(2, beta1=0.01, beta2=0.3), [0.3, 0.01]
     else:
-        stage, objective, betas = config.stage2, stage_two(2, beta1=0.02, alpha=3, gamma=0), [0.02, 0.02]
+        objective, betas = stage_two(2, beta1=0.02, alpha=3, gamma=0), [0.02, 0.02]
     trainer = make_trainer(
         small_run,
         tmp_path,
-        stage,
+        config.stage(stage_name),
         objective,
         disturbed=0.01,
         runtime=RUNTIME.model_copy(update={"micro_batch_size": micro_batch_size}),
@@ -164,7 +172,8 @@ def test_gradient_is_that_of_a_plain_oracle(
 
 def test_alpha_0_without_kl_is_two_turn_reinforce(small_run: Path, tmp_path: Path) -> None:
     config = small_config(stage2={"baseline_later": "leave_one_out"})
-    trainer = make_trainer(small_run, tmp_path, config.stage2, stage_two(2, beta1=0, alpha=0, gamma=0))
+    objective = stage_two(2, beta1=0, alpha=0, gamma=0)
+    trainer = make_trainer(small_run, tmp_path, config.stage("stage2"), objective)
     batches = first_step(trainer)
     ours, plain = gradient(trainer, batches), oracle_gradient(trainer, batches, [0.0, 0.0])
     for name, expected in plain.items():
@@ -174,7 +183,7 @@ def test_alpha_0_without_kl_is_two_turn_reinforce(small_run: Path, tmp_path: Pat
 def test_the_kl_of_the_first_attempt_has_a_gradient_in_stage_1(small_run: Path, tmp_path: Path) -> None:
     config = small_config()
     trainer = make_trainer(
-        small_run, tmp_path, config.stage1, stage_one(2, beta1=0, beta2=0.5), disturbed=0.01
+        small_run, tmp_path, config.stage("stage1"), stage_one(2, beta1=0, beta2=0.5), disturbed=0.01
     )
     batches = [
         {"batch": replace(b["batch"], advantage_NT=torch.zeros_like(b["batch"].advantage_NT))}
@@ -191,7 +200,7 @@ def test_kl_is_exactly_zero_while_policy_and_reference_are_equal(
     for estimator in ("exact", "k2_in_loss", "k3_in_loss"):
         config = small_config(stage2={"kl_estimator": estimator})
         objective = Objective((0.0, 0.0), (1.0, 1.0))  # the loss is the KL alone
-        trainer = make_trainer(small_run, tmp_path, config.stage2, objective, lora=lora)
+        trainer = make_trainer(small_run, tmp_path, config.stage("stage2"), objective, lora=lora)
         for batch in first_step(trainer):
             assert trainer.compute_loss(trainer.model, batch).item() == 0.0
 
@@ -203,9 +212,9 @@ def test_the_reference_is_only_asked_for_what_counts(small_run: Path, tmp_path: 
     losses = []
     for beta1 in (0.0, 1e-30):
         trainer = make_trainer(
-            small_run, tmp_path, config.stage1, stage_one(2, beta1=beta1, beta2=0.5), disturbed=0.01
+            small_run, tmp_path, config.stage("stage1"), stage_one(2, beta1=beta1, beta2=0.5), disturbed=0.01
         )
-        trainer.reference.register_forward_pre_hook(
+        trainer.reference.model.register_forward_pre_hook(
             lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True
         )
         losses.append([trainer.compute_loss(trainer.model, b).item() for b in first_step(trainer)])
@@ -220,7 +229,7 @@ def test_offline_first_attempts_come_from_the_base_and_are_not_trained(
     objective = stage_two(2, beta1=0.1, alpha=3, gamma=0)
     drawn = []
     for disturbed in (0.0, 0.3):
-        trainer = make_trainer(small_run, tmp_path, config.stage2, objective, disturbed=disturbed)
+        trainer = make_trainer(small_run, tmp_path, config.stage("stage2"), objective, disturbed=disturbed)
         batch = first_step(trainer)[0]["batch"]
         assert torch.all(batch.weight_NT[:, 0] == 0)
         assert torch.all(batch.advantage_NT[:, 0] == 0)
@@ -235,7 +244,7 @@ def test_k1_in_reward_takes_the_sequence_kl_off_the_return(small_run: Path, tmp_
     baselines = {"baseline": "none", "baseline_later": "none"}
     config = small_config(stage2={"kl_estimator": "k1_in_reward", **baselines})
     objective = stage_two(2, beta1=0.7, alpha=0, gamma=0)
-    trainer = make_trainer(small_run, tmp_path, config.stage2, objective, disturbed=0.01)
+    trainer = make_trainer(small_run, tmp_path, config.stage("stage2"), objective, disturbed=0.01)
     batch = first_step(trainer)[0]["batch"]
     for row, pieces in enumerate(batch.trajectories.segments):
         for attempt in (0, 1):
@@ -246,7 +255,7 @@ def test_k1_in_reward_takes_the_sequence_kl_off_the_return(small_run: Path, tmp_
             with torch.no_grad():
                 policy, base = (
                     model(input_ids=ids).logits[0, at].log_softmax(-1)[range(len(sampled)), sampled].sum()
-                    for model in (trainer.model, trainer.reference)
+                    for model in (trainer.model, trainer.reference.model)
                 )
             reward = float(batch.advantage_NT[row, attempt] + 0.7 * (policy - base))
             assert min(abs(reward), abs(reward - 1)) < 1e-4
@@ -260,10 +269,10 @@ def test_what_is_sampled_does_not_depend_on_how_it_is_batched(small_run: Path, t
         trainer = make_trainer(
             small_run,
             tmp_path,
-            config.stage2,
+            config.stage("stage2"),
             objective,
             runtime=RUNTIME.model_copy(update={"micro_batch_size": micro}),
+            sampling_batch_size=sampling,
         )
-        trainer.sampling_batch_size = sampling
         drawn.append(sorted(p for b in first_step(trainer) for p in b["batch"].trajectories.segments))
     assert drawn[0] == drawn[1]

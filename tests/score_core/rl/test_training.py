@@ -12,13 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers.utils.logging import enable_progress_bar
 
-from score_core.evaluation.evaluate import evaluate
 from score_core.files import replacing
 from score_core.models.folders import load_model, load_tokenizer
 from score_core.problems import read_problems
-from score_core.rl.training import train_stage1, train_stage2
-from score_core.rl.training_arguments import micro_batches
-from tests.small_run import RUNTIME, folders, small_config
+from score_core.rl.arguments import micro_batches
+from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -32,13 +30,13 @@ def curve(work: Path, name: str) -> pd.DataFrame:
 def run_stage2(
     run: Path, work: Path, name: str = "stage2", start: Path | None = None, **settings: Any
 ) -> Path:
-    target = folders(run, work, name)
-    train_stage2(small_config(stage2=settings), RUNTIME, target, start or run / "base")
+    target = folders(run, work, name, start)
+    train_stage("stage2", small_config(stage2=settings), RUNTIME, target)
     return target.output
 
 
 def test_stage_writes_a_model_its_metrics_and_nothing_else(small_run: Path, tmp_path: Path) -> None:
-    train_stage1(small_config(), RUNTIME, folders(small_run, tmp_path, "stage1"))
+    train_stage("stage1", small_config(), RUNTIME, folders(small_run, tmp_path, "stage1"))
     names = {path.name for path in (tmp_path / "stage1").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
@@ -95,7 +93,7 @@ def test_the_schedule_counts_optimiser_steps(small_run: Path, tmp_path: Path) ->
     rates = []
     for name, size in (("whole", 512), ("cut", 8)):
         runtime = RUNTIME.model_copy(update={"micro_batch_size": size})
-        train_stage2(config, runtime, folders(small_run, tmp_path, name), small_run / "base")
+        train_stage("stage2", config, runtime, folders(small_run, tmp_path, name))
         rates.append(curve(tmp_path, name)["learning_rate"].tolist())
     decay = [0.01 * (0.2 + 0.8 * (1 - left / 4)) for left in range(4)]
     expected = [0.0, 0.005, *decay]
@@ -107,14 +105,14 @@ def test_micro_batches_change_nothing_but_rounding(small_run: Path, tmp_path: Pa
     config = small_config()
     for name, size in (("whole", 512), ("cut", 8)):
         runtime = RUNTIME.model_copy(update={"micro_batch_size": size})
-        train_stage2(config, runtime, folders(small_run, tmp_path, name), small_run / "base")
+        train_stage("stage2", config, runtime, folders(small_run, tmp_path, name))
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     for name, expected in whole.items():
         torch.testing.assert_close(cut[name], expected, rtol=1e-3, atol=2e-5)
 
 
 def test_micro_batches_hold_whole_problems() -> None:
-    stage = small_config(stage1={"prompts_per_step": 12, "samples_per_prompt": 4}).stage1
+    stage = small_config(stage1={"prompts_per_step": 12, "samples_per_prompt": 4}).stage("stage1")
     counts = {
         size: micro_batches(stage, RUNTIME.model_copy(update={"micro_batch_size": size}))
         for size in (48, 47, 24, 16, 4, 1)
@@ -135,7 +133,7 @@ def test_a_large_beta2_keeps_the_first_attempt_where_it_was(small_run: Path, tmp
     shift = {}
     for name, beta2 in (("free", 0.0), ("held", 10.0)):
         stage = {"steps": 40, "beta2": beta2, "beta1": 0.0, "prompts_per_step": 16, "samples_per_prompt": 8}
-        train_stage1(small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, name))
+        train_stage("stage1", small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, name))
         shift[name] = first_attempt_kl(tmp_path / name, small_run)
     assert shift["free"] > 0.5, "a first attempt that nothing holds was to move"
     assert shift["held"] < shift["free"] / 5, shift
@@ -158,8 +156,8 @@ def first_attempt_kl(folder: Path, run: Path) -> float:
 def test_lora_trains_an_adapter_over_an_untouched_base(small_run: Path, tmp_path: Path) -> None:
     config = small_config(lora={"rank": 4, "alpha": 8}, stage1={"learning_rate": 0.01})
     before = (small_run / "base/model.safetensors").read_bytes()
-    train_stage1(config, RUNTIME, folders(small_run, tmp_path, "stage1"))
-    train_stage2(config, RUNTIME, folders(small_run, tmp_path, "stage2"), tmp_path / "stage1")
+    train_stage("stage1", config, RUNTIME, folders(small_run, tmp_path, "stage1"))
+    train_stage("stage2", config, RUNTIME, folders(small_run, tmp_path, "stage2", tmp_path / "stage1"))
     assert (small_run / "base/model.safetensors").read_bytes() == before
     for name in ("stage1", "stage2"):
         assert (tmp_path / name / "adapter_model.safetensors").exists()
@@ -183,12 +181,12 @@ def test_three_attempts(small_run: Path, tmp_path: Path, lora: dict[str, int] | 
         stage2={"attempts": 3},
         evaluation={"attempts": 3},
     )
-    train_stage1(config, RUNTIME, folders(small_run, tmp_path, "stage1"))
+    train_stage("stage1", config, RUNTIME, folders(small_run, tmp_path, "stage1"))
     # The last phase starts at, and is held to, the model of the phase before: there the KL is 0.
     kl = curve(tmp_path, "stage1")[["kl_t1", "kl_t2", "kl_t3"]]
     assert kl.iloc[0].tolist() == [0.0, 0.0, 0.0]
     assert curve(tmp_path, "stage1")["return_t2"].tolist() == [0.0, 0.0]
-    train_stage2(config, RUNTIME, folders(small_run, tmp_path, "stage2"), tmp_path / "stage1")
+    train_stage("stage2", config, RUNTIME, folders(small_run, tmp_path, "stage2", tmp_path / "stage1"))
     second = curve(tmp_path, "stage2").iloc[0]
     for later in (2, 3):
         expected = second[f"reward_t{later}"] + 3 * (
@@ -217,7 +215,7 @@ def test_select_keeps_the_best_validation(small_run: Path, tmp_path: Path) -> No
 def test_adaptive_beta2_moves_towards_its_target(small_run: Path, tmp_path: Path) -> None:
     adaptive = {"target_kl": 10.0, "horizon": 2.0}  # far more than there is: beta2 must fall
     stage = {"steps": 4, "beta2": 1.0, "adaptive_beta2": adaptive}
-    train_stage1(small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, "stage1"))
+    train_stage("stage1", small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, "stage1"))
     assert curve(tmp_path, "stage1")["beta2"].tolist() == pytest.approx([1.0, 0.9, 0.81, 0.729])
 
 
@@ -225,7 +223,7 @@ def test_a_stage_1_that_has_not_taken_off_says_so(
     small_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        train_stage1(small_config(), RUNTIME, folders(small_run, tmp_path, "stage1"))
+        train_stage("stage1", small_config(), RUNTIME, folders(small_run, tmp_path, "stage1"))
     assert "has not taken off" in caplog.text
     assert json.loads((tmp_path / "metrics/stage1.json").read_text())["took_off"] is False
 
@@ -240,7 +238,7 @@ def test_stage_1_learns_to_correct(small_run: Path, tmp_path: Path) -> None:
         "validate_every": 40,
         "validation_problems": 64,
     }
-    train_stage1(small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, "stage1"))
+    train_stage("stage1", small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, "stage1"))
     validation = pd.read_csv(tmp_path / "metrics/stage1_validation.csv").set_index("step")
     assert abs(validation.loc[0, "delta"]) <= 0.02
     assert validation.loc[40, "delta"] >= 0.08

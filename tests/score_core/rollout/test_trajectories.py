@@ -34,7 +34,7 @@ def assert_holds(found: Trajectories, rows: list[Segments], truncated: list[list
         empty = width - len(tokens)
         assert found.attention_mask_NL[n].tolist() == [0] * empty + [1] * len(tokens)
         assert found.input_ids_NL[n, empty:].tolist() == [token for token, _ in tokens]
-        assert found.turn_NL[n].tolist() == [0] * empty + [turn for _, turn in tokens]
+        assert found.attempt_NL[n].tolist() == [0] * empty + [turn for _, turn in tokens]
         assert found.position_ids_NL[n].tolist() == [0] * empty + list(range(len(tokens)))
         attempts = [ids for ids, turn in rows[n] if turn]
         assert found.attempts[n] == attempts
@@ -68,7 +68,7 @@ def test_the_pad_id_makes_no_difference_to_anything_that_counts():
     rows, truncated = draw(4, 2, seed=9)
     one, other = (assemble(rows, truncated, pad_id=pad) for pad in (0, 50))
     assert torch.equal(one.attention_mask_NL, other.attention_mask_NL)
-    assert torch.equal(one.turn_NL, other.turn_NL)
+    assert torch.equal(one.attempt_NL, other.attempt_NL)
     real = one.attention_mask_NL.bool()
     assert torch.equal(one.input_ids_NL[real], other.input_ids_NL[real])
 

@@ -17,7 +17,7 @@ import yaml
 
 from score_core.config.parsing import load_runtime
 from score_core.config.runtime import Launch
-from score_core.distributed import check_launch, confirm, join, resolve
+from score_core.distributed import check_launch, check_strategy, init_processes, resolve
 from score_core.errors import UserError
 from tasks.runner.launch import command
 from tests.configs import config
@@ -111,7 +111,7 @@ def test_auto_takes_all_gpus_or_one_process(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_another_strategy_in_effect_than_asked_for_is_an_error() -> None:
     with pytest.raises(UserError, match="asked for zero2 with 2 processes, and what runs is single with 1"):
-        confirm(join(), Launch(strategy="zero2", processes=2))
+        check_strategy(init_processes(), Launch(strategy="zero2", processes=2))
 
 
 def test_the_long_command_line() -> None:

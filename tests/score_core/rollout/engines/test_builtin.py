@@ -131,8 +131,8 @@ def test_masks_end_at_the_first_end_token(make_model, conversation, pad_id):
                 assert at == ([] if found.truncated_NT[row, turn - 1] else [len(ids) - 1])
                 assert len(ids) == LIMIT or at
             expected += [turn] * len(ids)
-        width = found.turn_NL.shape[1]
-        assert found.turn_NL[row].tolist() == [0] * (width - len(expected)) + expected
+        width = found.attempt_NL.shape[1]
+        assert found.attempt_NL[row].tolist() == [0] * (width - len(expected)) + expected
     add_token_scoring(model)
     with torch.no_grad():
         total = score(model, found, 1.0).logp_P.sum()

@@ -5,45 +5,45 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from score_core.config.parsing import Config
 from score_core.config.runtime import Runtime
-from score_core.config.schema import Stage
+from score_core.config.schema import Config
+from score_core.config.training import Training
 from score_core.distributed import trainer_settings
 from score_core.seeding import derive_seed
 
 
-def micro_batches(stage: Stage, runtime: Runtime, processes: int = 1) -> int:
-    """Into how many micro-batches of whole problems a process cuts its share: the fewest that fit."""
-    problems = stage.prompts_per_step // processes
+def micro_batches(settings: Training, runtime: Runtime, processes: int = 1) -> int:
+    """Into how many micro-batches of whole problems a process splits its share: the fewest that fit."""
+    problems = settings.prompts_per_step // processes
     for count in range(1, problems + 1):
-        size = problems // count * stage.samples_per_prompt
+        size = problems // count * settings.samples_per_prompt
         if problems % count == 0 and size <= runtime.micro_batch_size:
             return count
     return problems
 
 
 def training_arguments(
-    stage: Stage, config: Config, runtime: Runtime, work: Path, name: str
+    config: Config, runtime: Runtime, settings: Training, work: Path, name: str
 ) -> TrainingArguments:
     """The Trainer's own settings, which are the stage's in other words."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # of the launcher, which no Trainer has read yet
-    count = micro_batches(stage, runtime, processes)
+    count = micro_batches(settings, runtime, processes)
     return TrainingArguments(
         output_dir=str(work),
         run_name=f"{config.profile}-{name}",
-        max_steps=stage.steps,
-        per_device_train_batch_size=stage.prompts_per_step // processes // count,
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.prompts_per_step // processes // count,
         gradient_accumulation_steps=count,
         train_sampling_strategy="sequential",
-        learning_rate=stage.learning_rate,
+        learning_rate=settings.learning_rate,
         optim="adamw_torch",
-        adam_beta1=stage.adam_betas[0],
-        adam_beta2=stage.adam_betas[1],
-        weight_decay=stage.weight_decay,
-        max_grad_norm=stage.max_grad_norm,
+        adam_beta1=settings.adam_betas[0],
+        adam_beta2=settings.adam_betas[1],
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
         seed=derive_seed(config.seed, name, "trainer") % 2**32,
         eval_strategy="steps",
-        eval_steps=stage.validate_every,
+        eval_steps=settings.validate_every,
         eval_on_start=True,
         save_strategy="no",
         logging_steps=1,

@@ -1,0 +1,16 @@
+"""Methods of training by name: one method's story a file."""
+
+from score_core.algorithms.score import StageOne, StageTwo
+from score_core.config.training import Training
+from score_core.rl.algorithm import Algorithm
+
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "score_stage1": StageOne,
+    "score_stage2": StageTwo,
+}
+SETTINGS: dict[str, type[Training]] = {name: method.Settings for name, method in ALGORITHMS.items()}
+
+
+def make_algorithm(settings: Training) -> Algorithm:
+    """The method that the settings name, with them."""
+    return ALGORITHMS[settings.algorithm](settings)

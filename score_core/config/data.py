@@ -1,0 +1,78 @@
+"""The section `data`: where problems come from, and how many each split holds."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from score_core.config.section import Count, Probability, Section
+
+
+class Sizes(Section):
+    """How many problems each split holds; null takes all there are."""
+
+    train: Count | None
+    validation: Count | None
+    test: Count | None
+
+
+class AdditionData(Section):
+    """Sums of two numbers, generated; the embedded default (see `score_core/embedded/addition.py`)."""
+
+    source: Literal["addition"]
+    digits: Annotated[int, Field(ge=2, le=9)]
+    nines: Probability  # probability that a column's two digits are made to add up to 9
+    sizes: Sizes
+
+    @model_validator(mode="after")
+    def _sizes_are_given(self) -> "AdditionData":
+        for name, size in self.sizes.model_dump().items():
+            if size is None:
+                raise ValueError(
+                    f"sizes.{name}: expected a number, since sums are made, and null takes all there are"
+                )
+        return self
+
+
+class Columns(Section):
+    """Names of the columns to read; where `id` is null, ids are made from the problems' hashes."""
+
+    id: str | None
+    problem: str
+    answer: str
+
+
+class FileData(Section):
+    """What the hub and the local source have in common."""
+
+    columns: Columns
+    train_split: str
+    test_split: str
+    # The share of training problems set aside for validation, chosen by the problem's hash.
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    sizes: Sizes
+
+
+class LocalData(FileData):
+    """A folder saved by `datasets`, or one holding `<split>.parquet`, `.jsonl` or `.csv`."""
+
+    source: Literal["local"]
+    path: str
+
+
+class HubData(FileData):
+    """A data set on the Hugging Face hub, pinned by revision."""
+
+    source: Literal["hub"]
+    path: str  # e.g. "openai/gsm8k"
+    name: str | None  # the hub's "configuration" or "subset"
+    revision: str  # a commit hash reproduces; a branch name does not
+    fixture: str | None  # a small local folder in the same format, which smoke runs read instead
+
+    def smoke(self) -> LocalData:
+        """What a smoke run reads: the same columns and splits of `fixture`."""
+        assert self.fixture is not None  # `Config` refuses a smoke run without
+        shared = {key: getattr(self, key) for key in FileData.model_fields}
+        return LocalData(source="local", path=self.fixture, **shared)
+
+
+Data = Annotated[AdditionData | HubData | LocalData, Field(discriminator="source")]

@@ -1,0 +1,101 @@
+"""What the trainer asks of a method. Methods themselves are in `score_core/algorithms/`.
+
+    problems -> `attempts` sampled and judged -> `credit` -> one optimiser step -> `observe`
+
+The trainer samples and scores; which attempts there are, what their tokens weigh, their advantage and
+their KL's coefficient is the method's to say.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from score_core.config.training import Training
+
+if TYPE_CHECKING:  # see objective.py
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A step's N trajectories of T attempts, over all processes, those of a prompt together.
+
+    Attributes:
+        group_N: the prompt's number.
+        rewards_NT: r, raw rewards.
+        correct_NT: whether the verifier accepts the attempt.
+        lengths_NT: sampled tokens.
+        sampled_NT: False where an attempt was given and not sampled from the policy.
+        logp_NT: log-probability of each attempt under the policy, in nats, as sampled.
+        reference_logp_NT: the same under the reference; None unless the KL goes into the reward.
+        longest: most tokens that an attempt can have.
+    """
+
+    group_N: Tensor
+    rewards_NT: Tensor
+    correct_NT: Tensor
+    lengths_NT: Tensor
+    sampled_NT: Tensor
+    logp_NT: Tensor
+    reference_logp_NT: Tensor | None
+    longest: int
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What the loss takes from a method, for the trajectories of a `Judged`.
+
+    Attributes:
+        advantage_NT: A; carries no gradient.
+        weight_NT: what one token of the attempt weighs; 0 leaves it out. Normalised over the step.
+        returns_NT: R, what the advantages come from; only logged.
+    """
+
+    advantage_NT: Tensor
+    weight_NT: Tensor
+    returns_NT: Tensor
+
+
+class Algorithm(ABC):
+    """One method, for one run of training: frozen settings, and what it keeps from step to step."""
+
+    Settings: ClassVar[type[Training]] = Training
+
+    def __init__(self, settings: Training) -> None:
+        self.settings: Any = settings
+
+    @property
+    def attempts(self) -> int:
+        """T, how many attempts are sampled."""
+        return int(self.settings.attempts)
+
+    @property
+    @abstractmethod
+    def kl_weight(self) -> tuple[float, ...]:
+        """What a nat of each attempt's KL to the reference costs in the next step."""
+
+    @abstractmethod
+    def credit(self, judged: Judged) -> Credit:
+        """What each attempt's tokens weigh in the loss, and their advantage."""
+
+    def phases(self) -> Sequence[Algorithm]:
+        """The runs of training it takes, each from the model of the one before, and held to that."""
+        return [self]
+
+    def observe(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Called after each step with what it logs; returns what is to be logged beside it."""
+        return {}
+
+    def assess(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Looks at the finished run's summary; returns what is to be added to it."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints must hold of it, as JSON."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - most keep nothing
+        """Takes up what `state_dict` gave."""

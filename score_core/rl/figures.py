@@ -1,0 +1,69 @@
+"""The figures of one optimiser step, attempt by attempt: what training logs."""
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from score_core.rl.algorithm import Credit, Judged
+from score_core.rl.logprobs import TokenScores
+from score_core.rl.objective import kl_term
+from score_core.rollout.roll_out import Rollout
+
+
+class StepFigures:
+    """Means over a step's trajectories, and sums over its micro-batches.
+
+    Args:
+        attempts: T.
+        accelerator: of the processes that share the step.
+    """
+
+    def __init__(self, attempts: int, accelerator: Accelerator) -> None:
+        self.values: dict[str, float] = {}
+        self.accelerator = accelerator
+        self._sums_T3 = torch.zeros(attempts, 3, device=accelerator.device)
+
+    @classmethod
+    def of(cls, rollout: Rollout, judged: Judged, credit: Credit, accelerator: Accelerator) -> "StepFigures":
+        """The figures known before the first micro-batch; every process must call."""
+        figures = cls(judged.rewards_NT.shape[1], accelerator)
+        figures.add_means("reward", judged.rewards_NT)
+        figures.add_means("return", credit.returns_NT)
+        figures.add_means("accuracy", judged.correct_NT)
+        figures.add_means("changed", accelerator.gather(rollout.changed_NT), first=2)
+        figures.add_means("length", judged.lengths_NT)
+        figures.add_means("truncated", accelerator.gather(rollout.trajectories.truncated_NT))
+        if judged.reference_logp_NT is not None:
+            figures.add_means("kl", judged.logp_NT - judged.reference_logp_NT)
+        return figures
+
+    def add_means(self, name: str, values_NT: Tensor, first: int = 1) -> None:
+        """Takes the mean of each column as `<name>_t<attempt>`; columns start at attempt `first`."""
+        for attempt, mean in enumerate(values_NT.float().mean(0).tolist(), start=first):
+            self.values[f"{name}_t{attempt}"] = mean
+
+    def add_scores(self, scores: TokenScores, reference: TokenScores | None, column_P: Tensor) -> None:
+        """Sums KL, entropy and tokens of each attempt of a micro-batch."""
+        kl_P = torch.zeros_like(scores.logp_P)
+        if scores.kl_P is not None:
+            kl_P = scores.kl_P
+        elif reference is not None:
+            # As a figure k3 is unbiased, whatever is in the loss.
+            kl_P = kl_term("k3_in_loss", scores.logp_P, reference.logp_P, None)
+        values_P3 = torch.stack([kl_P.detach(), scores.entropy_P, torch.ones_like(scores.entropy_P)], dim=-1)
+        self._sums_T3.index_add_(0, column_P, values_P3)
+
+    def finish(self, trajectories: int, kl_in_loss: Sequence[bool]) -> None:
+        """Turns the sums over all processes into means; every process must call.
+
+        Args:
+            trajectories: of the step, over all processes.
+            kl_in_loss: for each attempt, whether its KL was computed for the loss.
+        """
+        sums_T3 = self.accelerator.reduce(self._sums_T3, reduction="sum").tolist()
+        for attempt, (kl, entropy, tokens) in enumerate(sums_T3, start=1):
+            if kl_in_loss[attempt - 1]:
+                self.values[f"kl_t{attempt}"] = kl / trajectories
+            self.values[f"entropy_t{attempt}"] = entropy / max(tokens, 1)

@@ -1,0 +1,98 @@
+"""The samples of an optimiser step: K judged trajectories for each of its problems.
+
+Randomness depends on a problem's position in the run alone: not on how positions are batched or spread
+over processes.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from score_core.problems import Problem
+from score_core.rl.batches import PromptSchedule
+from score_core.rl.stage import Stage
+from score_core.rollout.roll_out import Rollout, roll_out
+from score_core.seeding import stream
+
+OpenModel = Callable[[], AbstractContextManager[PreTrainedModel]]
+
+
+class StepSampler:
+    """Draws the trajectories of the positions of `schedule`."""
+
+    def __init__(self, stage: Stage, schedule: PromptSchedule) -> None:
+        self.stage, self.schedule = stage, schedule
+
+    def draw(
+        self, positions: Sequence[int], policy: OpenModel, reference: OpenModel
+    ) -> tuple[Rollout, Tensor]:
+        """Samples and judges.
+
+        Args:
+            policy: opens the trained model with all its weights.
+            reference: the same for pi_ref, which gives some first attempts where the settings say so.
+
+        Returns:
+            The trajectories, and (N,) whether their first attempt was given.
+        """
+        stage, settings = self.stage, self.stage.settings
+        problems = [stage.problems[self.schedule.order[position]] for position in positions]
+        share = settings.offline_first_attempts
+        offline = [self._stream("offline", position).random() < share for position in positions]
+        given = self._first_attempts(positions, problems, offline, reference) if share > 0 else {}
+        with policy() as model:
+            stage.engine.load(model)
+            rollout = self._roll_out(positions, problems, stage.algorithm.attempts, "noise", given)
+        given_N = torch.tensor(offline, device=rollout.logp_NT.device)
+        return rollout, given_N.repeat_interleave(settings.samples_per_prompt)
+
+    def _first_attempts(
+        self, positions: Sequence[int], problems: list[Problem], wanted: list[bool], reference: OpenModel
+    ) -> dict[int, list[list[int]]]:
+        """First attempts of the reference, K for each wanted problem, by its index."""
+        chosen = [at for at, want in enumerate(wanted) if want]
+        samples = self.stage.settings.samples_per_prompt
+        # Every process opens the model, also one that wants nothing: its weights may be split.
+        with reference() as model:
+            if not chosen:
+                return {}
+            self.stage.engine.load(model)
+            rollout = self._roll_out(
+                [positions[at] for at in chosen], [problems[at] for at in chosen], 1, "offline noise"
+            )
+        firsts = [row[0] for row in rollout.trajectories.attempts]
+        return {at: firsts[n * samples : (n + 1) * samples] for n, at in enumerate(chosen)}
+
+    def _roll_out(
+        self,
+        positions: Sequence[int],
+        problems: Sequence[Problem],
+        attempts: int,
+        use: str,
+        given: dict[int, list[list[int]]] | None = None,
+    ) -> Rollout:
+        stage, settings = self.stage, self.stage.settings
+        shape = (settings.samples_per_prompt, attempts, stage.conversation.settings.max_new_tokens)
+
+        def noise(at: int) -> np.ndarray:
+            return self._stream(use, positions[at]).random(shape)
+
+        return roll_out(
+            stage.engine,
+            stage.conversation,
+            stage.grader,
+            problems,
+            attempts,
+            batch_size=stage.sampling_batch_size,
+            samples=settings.samples_per_prompt,
+            noise=noise,
+            temperature=settings.temperature,
+            given=given,
+        )
+
+    def _stream(self, use: str, position: int) -> np.random.Generator:
+        return stream(self.stage.seed, self.stage.name, use, position)

@@ -1,0 +1,63 @@
+"""What an engine is: something that samples dialogues from a model's present weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from score_core.rollout.conversation import Conversation
+from score_core.rollout.trajectories import Segments
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """N dialogues of T attempts, those of a prompt next to each other.
+
+    Attributes:
+        segments: the pieces of each dialogue, as token ids.
+        truncated: truncated[n][t - 1], whether an attempt hit its length limit.
+        logp_NT: log-probability of each attempt in nats under the sampled distribution at the
+            temperature asked for; 0 for given attempts.
+    """
+
+    segments: list[Segments]
+    truncated: list[list[bool]]
+    logp_NT: Tensor
+
+
+class Engine(Protocol):
+    """Samples dialogues; adding one is a file here and a line in `ENGINES`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where trajectories are to be put together."""
+
+    def load(self, model: PreTrainedModel) -> None:
+        """Takes the weights to sample from; all of them are there until the next call."""
+
+    def sample(
+        self,
+        conversation: Conversation,
+        prompts: Sequence[list[int]],
+        attempts: int,
+        *,
+        samples: int = 1,
+        noise: np.ndarray | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        given: Sequence[list[int]] | None = None,
+    ) -> Sampled:
+        """Samples `attempts` attempts for each of the prompts, `samples` times.
+
+        Args:
+            prompts: ids of the first prompts, of any lengths.
+            noise: (N, attempts, M) numbers in [0, 1), N = len(prompts) * samples, a prompt's
+                trajectories next to each other. None decodes greedily.
+            temperature: divides the logits.
+            top_p: keeps the most probable tokens up to this mass; for evaluation only.
+            given: first attempts to use instead of sampling them, N lists of ids.
+        """
