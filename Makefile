@@ -39,7 +39,7 @@ smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAM
 	@untracked=(); \
 	while IFS= read -r -d '' path; do untracked+=(-C "$${path%/}"); done \
 	    < <(git ls-files --others --exclude-standard --directory -z); \
-	dvc exp run --temp -S 'profile=$(or $(profile),default)' -S smoke=true "$${untracked[@]}"
+	dvc exp run --temp -S 'profile=$(or $(profile),default)' -S smoke=yes "$${untracked[@]}"
 
 .PHONY: flow
 flow: $(READY) ## As repro, but as a Prefect flow; profile=NAME, args="--plan" says what would run and why

@@ -1,11 +1,11 @@
-"""Each way in which a run can die while it trains, tried: orphans, resuming, the same result.
+"""Kills a run in each of the ways it can die while it trains: orphans, resuming, the same result.
 
-    .venv/bin/python -m benchmarks.deaths                  # all of them, some minutes each
+    .venv/bin/python -m benchmarks.deaths                  # all, some minutes each
     .venv/bin/python -m benchmarks.deaths "cancelled" "SIGKILL of dvc"
 
-In a clone of the checkout, with a server, a worker and deployments of its own on loopback, and a Stage I of
-half a minute. The killed run is followed by another of the same deployment; its model and metrics are
-compared, file by file, with those of `dvc repro` undisturbed. Prints the table as markdown.
+In a clone of the checkout, with its own server, worker and deployments on loopback, and a Stage I of half a
+minute. After the killed run another of the same deployment follows, whose model and metrics are compared,
+file by file, with those of an undisturbed `dvc repro`. Prints a markdown table.
 """
 
 import argparse
@@ -26,23 +26,24 @@ from tests.flows.server import Server
 from tests.test_pipeline import Checkout
 
 STAGE = "train_stage1"
+TRAINER = ("-m tasks.train", "--name stage1")  # in its command line
 OUTPUTS = ("models/stage1", f"metrics/{STAGE}")
 OVERRIDES = [
     "data.digits=2",
     "data.sizes={train: 2000, validation: 64, test: 64}",
     "model.steps=100",
-    "stage1.steps=300",
-    "stage1.prompts_per_step=8",
-    "stage1.validate_every=100",
-    "stage1.validation_problems=64",
+    "training.steps=300",
+    "training.prompts_per_step=8",
+    "training.validate_every=100",
+    "training.validation_problems=64",
 ]
 WAIT = 300.0  # seconds until something that has to happen counts as not happening
 SECONDS_TO_DIE = 5
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
-class Place:
-    """The clone, with all that Stage I needs done, and the means to go back to that."""
+class Clone:
+    """A clone of the checkout in which all that Stage I needs has run, and Stage I can be undone."""
 
     def __init__(self, folder: Path) -> None:
         self.checkout = Checkout(folder)
@@ -58,8 +59,8 @@ class Place:
         self.expected = self.results()
         self.server: Server | None = None
 
-    def forget(self) -> None:
-        """Undoes the stage, also in DVC's run cache and among its checkpoints."""
+    def undo(self) -> None:
+        """Removes the stage's results, also from DVC's run cache, and its checkpoints."""
         for path in (".dvc/cache/runs", "models/stage1", f".runs/{STAGE}"):
             shutil.rmtree(self.root / path, ignore_errors=True)
         for path in (self.root / "metrics").glob(f"{STAGE}*"):
@@ -67,48 +68,48 @@ class Place:
         (self.root / "dvc.lock").write_text(self.lock)
 
     def results(self) -> dict[str, str]:
-        """The stage's files by content."""
+        """Hashes of the stage's files, by path."""
         return {name: sha for name, sha in self.checkout.hashes().items() if name.startswith(OUTPUTS)}
 
-    def serving(self) -> Server:
+    def running_server(self) -> Server:
         """The server, started if it is not up."""
         if self.server is None or self.server.process.poll() is not None:
             self.server = Server(self.checkout)
         return self.server
 
     def processes(self, *words: str) -> list[psutil.Process]:
-        """Those at work in the clone whose command line holds all the words."""
+        """Processes in the clone whose command line contains all the words; not their watchdogs."""
         found = []
         for process in psutil.process_iter():
             try:
                 line = " ".join(process.cmdline())
                 here = Path(process.cwd()).is_relative_to(self.root)
-                if here and all(word in line for word in words) and "leash.py" not in line:
+                if here and all(word in line for word in words) and "processes.py" not in line:
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return found
 
     def trainers(self) -> list[psutil.Process]:
-        """Whatever trains or would have it done."""
+        """Trainers, and the processes that wait for them: DVC and shells."""
         return [
             process
-            for process in self.processes(STAGE)
+            for process in {*self.processes(STAGE), *self.processes(*TRAINER)}
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         ]
 
 
-def cancel(place: Place, run: dict) -> None:
-    """What the page's Cancel button asks of the server."""
+def cancel(clone: Clone, run: dict) -> None:
+    """Does what the page's Cancel button does."""
     wanted = {"type": "CANCELLING", "name": "Cancelling"}
-    place.serving().tell(f"flow_runs/{run['id']}/set_state", state=wanted)
+    clone.running_server().tell(f"flow_runs/{run['id']}/set_state", state=wanted)
 
 
-def kill(number: signal.Signals, *words: str) -> Callable[[Place, dict], None]:
-    """Sends a signal to the process whose command line holds the words."""
+def kill(number: signal.Signals, *words: str) -> Callable[[Clone, dict], None]:
+    """Sends a signal to the processes whose command line contains the words."""
 
-    def send(place: Place, run: dict) -> None:
-        found = place.processes(*words)
+    def send(clone: Clone, run: dict) -> None:
+        found = clone.processes(*words)
         assert found, f"no process {words}"
         for process in found:
             process.send_signal(number)
@@ -116,21 +117,21 @@ def kill(number: signal.Signals, *words: str) -> Callable[[Place, dict], None]:
     return send
 
 
-DEATHS: dict[str, Callable[[Place, dict], None]] = {
+DEATHS: dict[str, Callable[[Clone, dict], None]] = {
     "cancelled in the page": cancel,
     "SIGTERM of the flow": kill(signal.SIGTERM, "prefect.engine"),
     "SIGKILL of the flow": kill(signal.SIGKILL, "prefect.engine"),
     "SIGKILL of dvc": kill(signal.SIGKILL, "dvc", "repro"),
-    "SIGKILL of the trainer": kill(signal.SIGKILL, f"tasks.{STAGE}"),
+    "SIGKILL of the trainer": kill(signal.SIGKILL, *TRAINER),
     "SIGKILL of the worker": kill(signal.SIGKILL, "prefect worker start"),
     "SIGKILL of the server": kill(signal.SIGKILL, "prefect server start"),
 }
-ENDS_SERVING = ("worker", "server")  # `make serve` ends with either of them, and is started again
+ENDS_SERVER = ("worker", "server")  # `make serve` ends with either of them, and is started again
 
 
-def start(place: Place) -> dict:
-    """Has the manual deployment run the stage; returns the run."""
-    server = place.serving()
+def start(clone: Clone) -> dict:
+    """Starts a run of the stage by the manual deployment; returns the run."""
+    server = clone.running_server()
     deployment = next(item for item in server.ask("deployments") if item["name"] == "manual")
     return server.tell(
         f"deployments/{deployment['id']}/create_flow_run",
@@ -139,13 +140,13 @@ def start(place: Place) -> dict:
     )
 
 
-def state(place: Place, run: dict) -> dict:
-    """A run's state as the server has it."""
-    return place.serving().ask("flow_runs", flow_runs={"id": {"any_": [run["id"]]}})[0]["state"]
+def state(clone: Clone, run: dict) -> dict:
+    """A run's state on the server."""
+    return clone.running_server().ask("flow_runs", flow_runs={"id": {"any_": [run["id"]]}})[0]["state"]
 
 
 def until(condition: Callable[[], object]) -> bool:
-    """Whether it comes true in time."""
+    """Waits; whether the condition came true in time."""
     deadline = time.monotonic() + WAIT
     while time.monotonic() < deadline:
         if condition():
@@ -154,37 +155,37 @@ def until(condition: Callable[[], object]) -> bool:
     return False
 
 
-def saved(place: Place) -> bool:
-    """Whether the stage trains and has a checkpoint to go on from."""
-    return any((place.root / ".runs" / STAGE).glob("*/checkpoint-*"))
+def saved(clone: Clone) -> bool:
+    """Whether the stage has a checkpoint to resume from."""
+    return any((clone.root / ".runs" / STAGE).glob("*/checkpoint-*"))
 
 
-def die(place: Place, name: str, act: Callable[[Place, dict], None]) -> list[str]:
+def die(clone: Clone, name: str, act: Callable[[Clone, dict], None]) -> list[str]:
     """One row of the table."""
-    place.forget()
-    run = start(place)
-    assert until(lambda: saved(place)), f"{name}: no training\n{place.serving().logs(run)}"
+    clone.undo()
+    run = start(clone)
+    assert until(lambda: saved(clone)), f"{name}: no training\n{clone.running_server().logs(run)}"
     time.sleep(random.uniform(0, 3))
-    act(place, run)
+    act(clone, run)
     died = time.monotonic()
     time.sleep(SECONDS_TO_DIE)
-    orphans = len(place.trainers())
-    assert until(lambda: not place.trainers()), f"{name}: {place.trainers()} go on training"
+    orphans = len(clone.trainers())
+    assert until(lambda: not clone.trainers()), f"{name}: {clone.trainers()} still train"
     gone = time.monotonic() - died
-    assert not place.results().keys() >= place.expected.keys(), "it was over before it was killed"
+    assert not clone.results().keys() >= clone.expected.keys(), "it ended before it was killed"
 
-    if name.endswith(ENDS_SERVING):
-        assert place.server
-        place.server.process.wait(WAIT)
-    assert until(lambda: not place.processes("prefect.engine")), f"{name}: the run's process has not ended"
-    again = start(place)
-    ended = until(lambda: state(place, again)["type"] in FINAL)
-    last = state(place, again)["name"]
-    step = re.search(r"resumed from step (\d+)", place.serving().logs(again))
-    same = place.results() == place.expected
+    if name.endswith(ENDS_SERVER):
+        assert clone.server
+        clone.server.process.wait(WAIT)
+    assert until(lambda: not clone.processes("prefect.engine")), f"{name}: the run's process has not ended"
+    again = start(clone)
+    ended = until(lambda: state(clone, again)["type"] in FINAL)
+    last = state(clone, again)["name"]
+    step = re.search(r"resumed from step (\d+)", clone.running_server().logs(again))
+    same = clone.results() == clone.expected
     return [
         name,
-        state(place, run)["name"],
+        state(clone, run)["name"],
         str(orphans) + (f", none after {gone:.0f} s" if orphans else ""),
         f"yes, from step {step[1]}" if ended and last == "Completed" and step else f"no: {last}",
         "yes" if same else "no",
@@ -192,7 +193,7 @@ def die(place: Place, name: str, act: Callable[[Place, dict], None]) -> list[str
 
 
 def main() -> None:
-    """Tries them and prints the table."""
+    """Kills and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -201,16 +202,16 @@ def main() -> None:
     header = ["killed", "its run", f"orphans after {SECONDS_TO_DIE} s", "the next run resumed", "same result"]
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder))
-        print(f"{STAGE} undisturbed: {place.seconds:.0f} s", flush=True)
+        clone = Clone(Path(folder))
+        print(f"{STAGE} undisturbed: {clone.seconds:.0f} s", flush=True)
         try:
             for name, act in DEATHS.items():
                 if any(part in name for part in wanted):
-                    rows.append(die(place, name, act))
+                    rows.append(die(clone, name, act))
                     print(rows[-1], flush=True)
         finally:
-            if place.server and place.server.process.poll() is None:
-                place.server.stop()
+            if clone.server and clone.server.process.poll() is None:
+                clone.server.stop()
     print("\n" + markdown(header, rows))
 
 

@@ -1,9 +1,9 @@
-"""What the Prefect flow adds to `dvc repro`, side by side: everything run, and everything up to date.
+"""What the Prefect flow costs on top of `dvc repro`, with everything to run and with everything up to date.
 
     .venv/bin/python -m benchmarks.flow
 
-In a clone of the checkout at smoke size, on a standing server; the two take turns. Writes
-benchmarks/flow.csv and prints the table as markdown.
+In a clone of the checkout at smoke size, with a server that is up; the two take turns. Writes
+benchmarks/flow.csv and prints a markdown table.
 """
 
 import tempfile
@@ -21,25 +21,25 @@ COMMANDS = {"dvc repro": ("dvc", "repro"), "flow": ("python", "-m", "flows.repro
 TURNS = 3
 
 
-def forget(checkout: Checkout) -> None:
-    """Takes away all results, as if nothing had ever run."""
+def clean(checkout: Checkout) -> None:
+    """Removes all results, as if nothing had ever run."""
     checkout.git("clean", "-fdxq", "--exclude", ".prefect")
     checkout.git("checkout", "-q", "dvc.lock", "metrics")
 
 
 def seconds(checkout: Checkout, command: tuple[str, ...]) -> float:
-    """How long a command takes that has to end well."""
+    """How long a command takes, which must succeed."""
     began = time.monotonic()
     checkout.run(*command)
     return time.monotonic() - began
 
 
 def measure(checkout: Checkout) -> pd.DataFrame:
-    """A row a run: turn, command, what was to be done, seconds."""
+    """One row per run: turn, command, what there was to do, seconds."""
     rows = []
     for turn in range(TURNS):
         for name, command in COMMANDS.items():
-            forget(checkout)
+            clean(checkout)
             for done in ("all run", "all up to date"):
                 rows.append((turn, name, done, round(seconds(checkout, command), 2)))
                 print(*rows[-1], flush=True)
@@ -47,12 +47,12 @@ def measure(checkout: Checkout) -> pd.DataFrame:
 
 
 def table(measured: pd.DataFrame) -> str:
-    """Medians and what they come to, as markdown."""
+    """Medians and their differences, as markdown."""
     medians = measured.groupby(["done", "command"])["seconds"].median().unstack()
-    medians["a stage more"] = (medians["flow"] - medians["dvc repro"]) / len(STAGES)
+    medians["per stage"] = (medians["flow"] - medians["dvc repro"]) / len(STAGES)
     medians["ratio"] = medians["flow"] / medians["dvc repro"]
-    shown = medians[["dvc repro", "flow", "a stage more", "ratio"]]
-    header = ["", "`dvc repro`, s", "flow, s", "more a stage, s", "ratio"]
+    shown = medians[["dvc repro", "flow", "per stage", "ratio"]]
+    header = ["", "`dvc repro`, s", "flow, s", "overhead per stage, s", "ratio"]
     return markdown(header, [[done, *(f"{value:.1f}" for value in row)] for done, row in shown.iterrows()])
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     """Measures and prints the table."""
     with tempfile.TemporaryDirectory() as folder:
         checkout = Checkout(Path(folder))
-        (checkout.root / PARAMS).write_text(compose(["smoke=true"], checkout.root / "conf"))
+        (checkout.root / PARAMS).write_text(compose(["smoke=yes"], checkout.root / "conf"))
         server = Server(checkout)
         try:
             measured = measure(checkout)

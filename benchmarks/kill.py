@@ -40,14 +40,14 @@ PATIENCE = 300  # seconds
 SETTINGS = {
     "data": {"digits": 3, "sizes": {"train": 2000, "validation": 100, "test": 50}},
     "model": {"steps": 100},
-}
-STAGE = {
-    "steps": 24,
-    "prompts_per_step": 16,
-    "warmup_steps": 2,
-    "validate_every": 4,
-    "validation_problems": 100,
-    "select": "validation_accuracy",
+    "training": {
+        "steps": 24,
+        "prompts_per_step": 16,
+        "warmup_steps": 2,
+        "validate_every": 4,
+        "validation_problems": 100,
+        "select": "validation_accuracy",
+    },
 }
 
 
@@ -58,11 +58,12 @@ class Clone:
         self.root, self.count = root, processes
         subprocess.run(["git", "clone", "-q", str(Path.cwd()), str(root)], check=True)
         params = yaml.safe_load((root / "params.yaml").read_text())
-        for section, values in {**SETTINGS, "stage1": STAGE, "stage2": STAGE}.items():
+        for section, values in SETTINGS.items():
             params[section] |= values
         (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         runtime = yaml.safe_load((root / "runtime.yaml").read_text())
-        runtime |= {"threads": 1, "checkpoints": {"every_seconds": 0.5}}
+        runtime["threads"] = 1
+        runtime["checkpoints"]["every_seconds"] = 0.5
         runtime["launch"] |= {"strategy": "ddp" if processes > 1 else "single", "processes": processes}
         (root / "runtime.yaml").write_text(yaml.safe_dump(runtime, sort_keys=False))
 
@@ -121,11 +122,13 @@ class Clone:
         return [str(path.relative_to(self.root)) for path in found if ".dvc/" not in str(path)]
 
     def processes(self, stage: str = "") -> list[int]:
-        """Processes that run stages in this clone, launchers and shells too."""
+        """Processes that run a stage in this clone, launchers and shells too; any stage, if none is named."""
+        words = ["tasks.train ", f"--name {stage.removeprefix('train_')} "] if stage else ["tasks."]
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                named = f"tasks.{stage}" in (entry / "cmdline").read_text()
+                line = (entry / "cmdline").read_text().replace("\0", " ")
+                named = all(word in line for word in words)
                 if named and (entry / "cwd").samefile(self.root):
                     found.append(int(entry.name))
             except OSError:

@@ -7,7 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from score_core.errors import UserError
+from tasks import report
+from tasks.runner.exits import exit_code
+from tasks.runner.pipeline import read_pipeline
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,16 +18,18 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks.readme_figure", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--output", type=Path, default=Path("docs/result.png"), help="(docs/result.png)")
-    given = parser.parse_args(arguments)
-    from score_core.report.inputs import read_inputs
-    from score_core.report.plots import write_png
+    output = parser.parse_args(arguments).output
+    shown = argparse.ArgumentParser()
+    report.add_arguments(shown)
+    given = shown.parse_args(read_pipeline()["report"]["cmd"].split()[3:])
 
-    try:
-        write_png(given.output, read_inputs(Path()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    def work() -> None:
+        from score_core.report.inputs import read_inputs
+        from score_core.report.plots import write_png
+
+        write_png(output, read_inputs(given.evaluated, given.trained))
+
+    return exit_code("readme_figure", work)
 
 
 if __name__ == "__main__":

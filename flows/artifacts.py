@@ -1,4 +1,4 @@
-"""What an operator sees on a run's page beside its log: the numbers, the stages, the report."""
+"""What an operator sees on a run's page beside its log: stages, metrics, report and model card."""
 
 import os
 from collections.abc import Sequence
@@ -6,17 +6,14 @@ from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from flows.dag import ROOT
+from flows.dag import ROOT, Stage, find_output
 from flows.results import Metrics, table
 from flows.serve import REPORTS_URL
 from flows.stages import Outcome
 
-REPORT = Path("reports/index.html")
-CARD = Path("reports/model_card.md")
-
 
 def show_stages(name: str, outcomes: Sequence[Outcome]) -> None:
-    """A row a stage: how it ended, why it ran, how long it took."""
+    """One row per stage: how it ended, why it ran, how long it took."""
     rows = [
         {
             "stage": outcome.stage,
@@ -30,7 +27,7 @@ def show_stages(name: str, outcomes: Sequence[Outcome]) -> None:
 
 
 def show_metrics(
-    name: str, final: Metrics, base: Metrics, last: Metrics | None, accepted: Metrics | None
+    name: str, final: Metrics, base: Metrics | None, last: Metrics | None, accepted: Metrics | None
 ) -> None:
     """The trained model's metrics beside the base model's, the last run's and the accepted ones."""
     create_table_artifact(
@@ -40,17 +37,20 @@ def show_metrics(
     )
 
 
-def show_report(name: str, root: Path = ROOT) -> None:
-    """The report as a link, and the model card as text."""
-    base = os.environ.get(REPORTS_URL)
-    link = f"{base}/{REPORT.name}" if base else (root / REPORT).as_uri()
-    create_link_artifact(
-        link,
-        link_text="The report, as the latest run left it",
-        key=_key("report", name),
-        description=str(root / REPORT),
-    )
-    create_markdown_artifact((root / CARD).read_text(), key=_key("model-card", name), description=str(CARD))
+def show_report(name: str, stages: list[Stage], root: Path = ROOT) -> None:
+    """The report as a link and the model card as text, where `stages` make them."""
+    if report := find_output(stages, "*.html"):
+        page = root / report[0]
+        base = os.environ.get(REPORTS_URL)
+        create_link_artifact(
+            f"{base}/{page.name}" if base else page.as_uri(),
+            link_text="The report of the latest run",
+            key=_key("report", name),
+            description=str(page),
+        )
+    if card := find_output(stages, "*.md"):
+        text = (root / card[0]).read_text()
+        create_markdown_artifact(text, key=_key("model-card", name), description=str(card[0]))
 
 
 def _key(what: str, name: str) -> str:

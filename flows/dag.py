@@ -1,4 +1,4 @@
-"""The stages, their order and what is stale: all of it asked of DVC, nothing stated a second time."""
+"""The stages, their order, their outputs and what is stale, all of it as DVC says."""
 
 import difflib
 from dataclasses import dataclass
@@ -24,11 +24,13 @@ class Stage:
         name: as dvc.yaml gives it.
         command: what DVC runs.
         needs: names of the stages whose outputs it reads, directly.
+        outputs: paths below the checkout, with metrics and plots.
     """
 
     name: str
     command: str
     needs: frozenset[str]
+    outputs: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def read_stages(root: Path = ROOT) -> list[Stage]:
             stage.name,
             " && ".join([stage.cmd] if isinstance(stage.cmd, str) else stage.cmd),
             frozenset(needed.name for needed in graph.successors(stage)),
+            tuple(Path(output.fs_path).relative_to(repo.root_dir) for output in stage.outs),
         )
         for stage in order
     ]
@@ -80,6 +83,15 @@ def select(stages: list[Stage], names: list[str] | None) -> list[Stage]:
     return [stage for stage in stages if stage.name in wanted]
 
 
+def find_output(stages: list[Stage], pattern: str) -> tuple[Path, Stage] | None:
+    """The first output whose path ends like `pattern`, e.g. `*.html`, and the stage that makes it."""
+    for stage in stages:
+        for path in stage.outputs:
+            if path.match(pattern):
+                return path, stage
+    return None
+
+
 def reason(name: str, root: Path = ROOT) -> str | None:
     """Why a stage is stale; None if it is up to date.
 
@@ -106,7 +118,7 @@ def plan(stages: list[Stage], force: frozenset[str] = frozenset(), root: Path = 
         elif stage.name in reasons:
             step = Step(stage.name, "stale", reasons[stage.name])
         elif changed:
-            step = Step(stage.name, "may run", f"if {', '.join(changed)} makes something new")
+            step = Step(stage.name, "may run", f"if outputs of {', '.join(changed)} change")
         else:
             step = Step(stage.name, "cached", "up to date")
         steps[stage.name] = step
@@ -126,19 +138,20 @@ def _of_pipeline(repo: Repo) -> list[PipelineStage]:
 
 
 def _reasons(root: Path) -> dict[str, str]:
-    """What `dvc status` says of each stale stage."""
+    """Of each stale stage what `dvc status` reports."""
     repo = _repo(root)
     with repo.lock:
         found = {stage: list(stage.status().values()) for stage in _of_pipeline(repo)}
-    return {stage.name: _in_words(stage, status[0]) for stage, status in found.items() if status}
+    return {stage.name: _describe(stage, status[0]) for stage, status in found.items() if status}
 
 
-def _in_words(stage: PipelineStage, status: list[Any]) -> str:
-    """DVC's status of a stage in a line, e.g. `changed: parameters stage2.alpha; code objective.py`."""
+def _describe(stage: PipelineStage, status: list[Any]) -> str:
+    """DVC's status of a stage in a line, e.g. `changed: parameters stage2.alpha; code score_core/rl`."""
     if not any(output.hash_info for output in stage.outs):
         return NEVER
+    code = {str(dep) for dep in stage.deps if _is_code(Path(dep.fs_path))}
     found: dict[str, list[str]] = {}
-    gone = []
+    missing = []
     for entry in status:
         if isinstance(entry, str):  # `always changed`, `changed command`
             found.setdefault(entry.removeprefix("changed "), [])
@@ -147,17 +160,21 @@ def _in_words(stage: PipelineStage, status: list[Any]) -> str:
             if isinstance(change, dict):
                 found.setdefault("parameters", []).extend(_parameters(stage) or change)
             elif change == "deleted":
-                gone.append(path)
+                missing.append(path)
             else:
-                found.setdefault("code" if path.endswith(".py") else "inputs", []).append(path)
+                found.setdefault("code" if path in code else "inputs", []).append(path)
         for path, change in entry.get("changed outs", {}).items():
             if change == "modified":
-                found.setdefault("outputs, by another hand:", []).append(path)
+                found.setdefault("outputs edited outside DVC:", []).append(path)
             else:  # deleted or, as in a fresh clone, not in cache
-                gone.append(path)
+                missing.append(path)
     changed = [f"{kind} {_some(names)}".strip() for kind, names in found.items()]
-    said = [f"changed: {'; '.join(changed)}"] if changed else []
-    return "; ".join(said + ([f"not there: {_some(gone)}"] if gone else []))
+    parts = [f"changed: {'; '.join(changed)}"] if changed else []
+    return "; ".join(parts + ([f"missing: {_some(missing)}"] if missing else []))
+
+
+def _is_code(path: Path) -> bool:
+    return path.suffix == ".py" or any(path.glob("*.py"))
 
 
 def _parameters(stage: PipelineStage) -> list[str]:

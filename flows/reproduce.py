@@ -1,22 +1,18 @@
-"""The pipeline as a Prefect flow: one task run a stage, in the order and with the reasons that DVC gives.
+"""The pipeline as a Prefect flow: one task run per stage, in DVC's order and with DVC's reasons.
 
-    python -m flows.reproduce                       what params.yaml says, as it stands
-    python -m flows.reproduce --profile gsm8k       selects a profile first, as `make repro profile=gsm8k`
+    python -m flows.reproduce                       params.yaml as it is
+    python -m flows.reproduce --profile gsm8k       select a profile first, like `make repro profile=gsm8k`
     python -m flows.reproduce --stages train_stage2 --force
-    python -m flows.reproduce --plan                what would run and why; runs nothing
+    python -m flows.reproduce --plan                show what would run and why; run nothing
 
-Needs no server: without PREFECT_API_URL, and without `make serve` in this checkout, Prefect brings up one
-for the run. Exit codes: 0, 1 for a failed run, 2 for a mistake that the user can mend.
+Needs no server: without PREFECT_API_URL, and without `make serve` in this checkout, Prefect starts one for
+the run. Exit codes: 0, 1 for a failed run, 2 for a mistake that the user can fix.
 """
 
 import argparse
-import fcntl
 import os
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from prefect import flow
@@ -28,15 +24,15 @@ from flows import results
 from flows.artifacts import show_metrics, show_report, show_stages
 from flows.child import run
 from flows.dag import ROOT, Step, plan, read_stages, select
-from flows.leash import end_with_parent
 from flows.notify import hooks
-from flows.serve import standing_server
+from flows.serve import running_server
 from flows.stages import REFUSED, Outcome, child_environment, reproduce_stage
 from score_core.errors import UserError
 from score_core.files import replacing
 from tasks.commands.profiles import PARAMS, check_known, check_nothing_lost, compose
-
-LOCK = Path(".runs/flow/lock")
+from tasks.runner.exits import exit_code
+from tasks.runner.lock import exclusive
+from tasks.runner.processes import end_with_parent
 
 
 @flow(
@@ -54,28 +50,29 @@ def reproduce(
     retries: int = 1,
     max_drop: float = 0.02,
 ) -> State:
-    """Brings the pipeline's results up to date, from data to report.
+    """Brings the pipeline up to date, from data to report.
 
     Args:
-        profile: the profile to select first; none reproduces what params.yaml says, as it stands.
+        profile: the profile to select first; none takes params.yaml as it is.
         stages: only these and what they need; none means all.
         force: run these stages, or all if none is named, although nothing changed.
-        retries: how often a failed stage is run again, which goes on from what it has saved.
+        retries: how often a failed stage is run again, which resumes it.
         max_drop: how far second-attempt accuracy or delta may fall below the accepted run's, as a share
             (0.02 is 2 points), before the run counts as failed.
     """
     if "PREFECT__FLOW_RUN_ID" in os.environ:
-        end_with_parent(os.getppid())  # the worker
-    with _alone_here():
+        end_with_parent()  # the worker
+    logger = get_run_logger()
+    with exclusive("another flow run", ROOT / results.FLOW, accelerated=False, log=logger):
         try:
             if profile is not None:
                 select_profile(profile)
             name = results.result_name()
-            wanted = select(read_stages(), stages)
+            known = read_stages()
+            wanted = select(known, stages)
         except UserError as error:
             return Failed(name=REFUSED, message=str(error))
         forced = _forced(force, stages, [stage.name for stage in wanted])
-        logger = get_run_logger()
         logger.info("Profile %s. The plan:\n%s", name, as_text(plan(wanted, forced)))
 
         outcomes: list[Outcome] = []
@@ -83,42 +80,48 @@ def reproduce(
             outcome, state = reproduce_stage(stage, stage.name in forced, retries)
             outcomes.append(outcome)
             if not state.is_completed():
-                left = [Outcome(after.name, "not reached") for after in wanted[len(outcomes) :]]
-                show_stages(name, outcomes + left)
+                rest = [Outcome(after.name, "not reached") for after in wanted[len(outcomes) :]]
+                show_stages(name, outcomes + rest)
                 return Failed(name=state.name, message=state.message)
         show_stages(name, outcomes)
         counts = Counter(outcome.state for outcome in outcomes)
-        said = f"{name}: {counts['Completed']} stages ran, {counts['Cached']} cached"
+        summary = f"{name}: {counts['Completed']} stages ran, {counts['Cached']} cached"
         if profile is not None and counts["Completed"]:
             _save_experiment()
-        done = {stage.name for stage in wanted}
-        if "report" in done:
-            show_report(name)
-        return judge(name, said, max_drop) if "evaluate_final" in done else Completed(message=said)
+        show_report(name, wanted)
+        final = results.read_metrics(results.FINAL, wanted)
+        if final is None:
+            return Completed(message=summary)
+        show_metrics(
+            name,
+            final,
+            results.read_metrics(results.BASE, known),
+            results.read_last(name),
+            results.read_accepted(name),
+        )
+        results.save_last(name, final)
+        return quality_gate(name, summary, final, max_drop)
 
 
-def judge(name: str, said: str, max_drop: float) -> State:
-    """The quality gate: shows the numbers, and fails if they fell too far below the accepted ones."""
-    final, base = results.read_metrics("final"), results.read_metrics("base")
+def quality_gate(name: str, summary: str, final: results.Metrics, max_drop: float) -> State:
+    """Failed if the metrics are too far below the accepted ones."""
     accepted = results.read_accepted(name)
-    show_metrics(name, final, base, results.read_last(name), accepted)
-    results.remember(name, final)
-    found = results.shortfalls(final, accepted, max_drop) if accepted else []
+    found = results.regressions(final, accepted, max_drop) if accepted else []
     if found:
         return Failed(
-            message=f"Worse than the accepted run: {'; '.join(found)}. If this is to be the new measure: "
+            message=f"Worse than the accepted run: {'; '.join(found)}. To accept these results: "
             f"`make accept`, and commit {results.ACCEPTED}/{name}.json."
         )
     compared = "not worse than the accepted run" if accepted else "no accepted run to compare with"
     numbers = f"attempt 2 {results.percent(final['accuracy_t2'])}, delta {100 * final['delta']:+.2f} points"
-    return Completed(message=f"{said}; {numbers}; {compared}")
+    return Completed(message=f"{summary}; {numbers}; {compared}")
 
 
 def select_profile(name: str, root: Path = ROOT) -> None:
-    """Writes the params.yaml that `dvc exp run -S profile=NAME` composes.
+    """Writes params.yaml as `dvc exp run -S profile=NAME` composes it.
 
     Raises:
-        UserError: no such profile, or edits made by hand would be lost.
+        UserError: there is no such profile, or edits made by hand would be lost.
     """
     check_known(name, root / "conf")
     text = compose([f"profile={name}"], root / "conf")
@@ -143,32 +146,13 @@ def _forced(force: bool, named: list[str] | None, wanted: list[str]) -> frozense
     return frozenset(named or wanted) if force else frozenset()
 
 
-@contextmanager
-def _alone_here() -> Iterator[None]:
-    """Waits until no other flow run works in this checkout; the kernel frees the lock if this one dies."""
-    path = ROOT / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    get_run_logger().info("Another run works in this checkout; waiting for its end")
-                told = True
-                time.sleep(1)
-        yield
-
-
 def _save_experiment() -> None:
     """Keeps a profile's results as a DVC experiment, as `dvc exp run` does."""
     logger = get_run_logger()
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "exp", "save", "--force"]
     ended = run(command, lambda line: logger.info("%s", line), child_environment(), ROOT)
     if ended.code != 0:
-        logger.warning("The results stand, but could not be saved as a DVC experiment")
+        logger.warning("The results could not be saved as a DVC experiment; they are in the workspace only")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -183,15 +167,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run them although nothing changed")
     parser.add_argument("--retries", type=int, default=0, help="of a failed stage (default: 0)")
     parser.add_argument(
-        "--max-drop", type=float, default=0.02, help="allowed loss as a share (default: 0.02)"
+        "--max-drop", type=float, default=0.02, help="allowed drop, as a share (default: 0.02)"
     )
-    parser.add_argument("--plan", action="store_true", help="only say what would run and why")
+    parser.add_argument("--plan", action="store_true", help="only show what would run and why")
     given = parser.parse_args(arguments)
     if given.plan and given.profile:
-        parser.error("--plan is of params.yaml as it stands; leave --profile out")
+        parser.error("--plan is for params.yaml as it is; leave out --profile")
     if given.plan:
-        return _show_plan(given)
-    server = standing_server(ROOT)
+        return exit_code("reproduce", lambda: _print_plan(given))
+    server = running_server(ROOT)
     with temporary_settings({PREFECT_API_URL: server} if server else {}):
         state = reproduce(
             given.profile, given.stages, given.force, given.retries, given.max_drop, return_state=True
@@ -203,14 +187,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 2 if state.name == REFUSED else 1
 
 
-def _show_plan(given: argparse.Namespace) -> int:
-    try:
-        wanted = select(read_stages(), given.stages)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def _print_plan(given: argparse.Namespace) -> None:
+    wanted = select(read_stages(), given.stages)
     print(as_text(plan(wanted, _forced(given.force, given.stages, [stage.name for stage in wanted]))))
-    return 0
 
 
 if __name__ == "__main__":

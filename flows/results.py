@@ -1,8 +1,8 @@
-"""The numbers of a run beside those of the base model, of the run before and of the last accepted run.
+"""A run's metrics compared with the base model's, the previous run's and the accepted ones.
 
-    python -m flows.results accept     what metrics/final.json says becomes the accepted result; commit it
+    python -m flows.results accept     makes the current metrics the accepted ones; commit them
 
-Accepted results are files of git, accepted/NAME.json, where NAME is the profile, with `-smoke` at toy size.
+Accepted results are files of git, accepted/NAME.json: NAME is the profile, with `-smoke` for a smoke run.
 """
 
 import argparse
@@ -14,23 +14,24 @@ from typing import Any
 
 import yaml
 
-from flows.dag import ROOT, reason
+from flows.dag import ROOT, Stage, find_output, read_stages, reason
 from score_core.errors import UserError
 from score_core.files import read_json, replacing, write_json
+from score_core.report.labels import MODELS, TRANSITIONS
+from tasks.runner.exits import exit_code
 
-METRICS = Path("metrics")
+# The trained and the base model's metrics, wherever dvc.yaml has them.
+FINAL, BASE = "final.json", "base.json"
 ACCEPTED = Path("accepted")
-LAST = Path(".runs/flow/last")
+FLOW = Path(".runs/flow")  # in a checkout: its flow's lock and last results
 GATED = ("accuracy_t2", "delta")
 # What the table shows, by its key in metrics/*.json.
 SHOWN = {
     "accuracy_t1": "right at attempt 1",
     "accuracy_t2": "right at attempt 2",
     "delta": "change, attempt 1 to 2",
-    "delta_i_to_c": "wrong → right",
-    "delta_c_to_i": "right → wrong",
+    **TRANSITIONS,
 }
-
 NOTHING = "none"
 
 Metrics = dict[str, Any]
@@ -53,65 +54,70 @@ def result_name(root: Path = ROOT) -> str:
         ) from None
 
 
-def read_metrics(model: str, root: Path = ROOT) -> Metrics:
-    """metrics/`model`.json, `model` being base, stage1 or final."""
-    return read_json(root / METRICS / f"{model}.json", made_by=f"evaluate_{model}")
+def read_metrics(file: str, stages: list[Stage], root: Path = ROOT) -> Metrics | None:
+    """The metrics file of that name, FINAL or BASE; None if no stage among `stages` makes it."""
+    found = find_output(stages, file)
+    return read_json(root / found[0], made_by=found[1].name) if found else None
 
 
 def read_accepted(name: str, root: Path = ROOT) -> Metrics | None:
-    """The accepted result, if one was ever accepted."""
+    """The accepted metrics, if any."""
     return _read(root / ACCEPTED / f"{name}.json")
 
 
 def read_last(name: str, root: Path = ROOT) -> Metrics | None:
-    """What the flow's last complete run in this checkout measured, if there was one."""
-    return _read(root / LAST / f"{name}.json")
+    """The metrics of the last complete flow run in this checkout, if any."""
+    return _read(root / FLOW / "last" / f"{name}.json")
 
 
-def remember(name: str, final: Metrics, root: Path = ROOT) -> None:
-    """Makes `final` the last run's."""
-    write_json(root / LAST / f"{name}.json", final)
+def save_last(name: str, final: Metrics, root: Path = ROOT) -> None:
+    """Makes `final` the metrics that `read_last` returns."""
+    write_json(root / FLOW / "last" / f"{name}.json", final)
 
 
 def accept(root: Path = ROOT) -> Path:
-    """Makes the present result the accepted one.
+    """Makes the current metrics the accepted ones.
 
     Returns:
         The file, which is to be committed.
 
     Raises:
-        UserError: the metrics are not of what params.yaml and the code say now.
+        UserError: the metrics are out of date, or dvc.yaml has none of that name.
     """
-    stale = reason("evaluate_final", root)
+    found = find_output(read_stages(root), FINAL)
+    if found is None:
+        raise UserError(f"dvc.yaml: no stage has an output {FINAL}, the metrics that are accepted.")
+    metrics, stage = found
+    stale = reason(stage.name, root)
     if stale is not None:
         raise UserError(
-            f"{METRICS}/final.json: not what params.yaml and the code give now ({stale}); run `make repro` "
-            "or `make flow` first, then accept."
+            f"{metrics}: out of date, {stage.name} is stale ({stale}); run `make repro` or `make flow` "
+            "first, then accept."
         )
     target = root / ACCEPTED / f"{result_name(root)}.json"
     with replacing(target) as temporary:
-        shutil.copyfile(root / METRICS / "final.json", temporary)
+        shutil.copyfile(root / metrics, temporary)
     return target
 
 
-def shortfalls(final: Metrics, accepted: Metrics, max_drop: float) -> list[str]:
-    """Where a result is worse than the accepted one by more than `max_drop`, a share in [0, 1]."""
+def regressions(final: Metrics, accepted: Metrics, max_drop: float) -> list[str]:
+    """Where metrics are worse than the accepted ones by more than `max_drop`, a share in [0, 1]."""
     found = []
     for key in GATED:
         drop = accepted[key] - final[key]
         if drop > max_drop + 1e-9:
             found.append(
-                f"{key} is {percent(final[key])}, accepted was {percent(accepted[key])}: "
-                f"{100 * drop:.2f} points less, more than the {100 * max_drop:g} allowed"
+                f"{key} is {percent(final[key])}, accepted {percent(accepted[key])}: "
+                f"a drop of {100 * drop:.2f} points, allowed are {100 * max_drop:g}"
             )
     return found
 
 
 def table(
-    final: Metrics, base: Metrics, last: Metrics | None, accepted: Metrics | None
+    final: Metrics, base: Metrics | None, last: Metrics | None, accepted: Metrics | None
 ) -> list[dict[str, str]]:
-    """One row a metric, in percent; in brackets how many points this run is above the other."""
-    others = {"base model": base, "run before": last, "accepted run": accepted}
+    """One row per metric, in percent; in brackets the difference of this run to the other, in points."""
+    others = {MODELS["base"]: base, "previous run": last, "accepted run": accepted}
     rows = []
     for key, label in SHOWN.items():
         if key not in final:
@@ -143,14 +149,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.results", description=__doc__)
     parser.add_argument("what", choices=["accept"])
     parser.parse_args()
-    try:
-        path = accept()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    shown = path.relative_to(ROOT)
-    print(f"Accepted: {shown}\nCommit it, and runs are held against it: git add {shown} && git commit")
-    return 0
+    return exit_code("accept", _print_accepted)
+
+
+def _print_accepted() -> None:
+    shown = accept().relative_to(ROOT)
+    print(f"Accepted: {shown}\nCommit it, and later runs are compared with it: git add {shown} && git commit")
 
 
 if __name__ == "__main__":

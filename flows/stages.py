@@ -18,12 +18,12 @@ from prefect.states import Completed, Failed, State
 from flows.child import run
 from flows.dag import ROOT, Stage, reason
 
-USER_MISTAKE = 2  # the exit code of `python -m tasks.<stage>` for what only a person can mend
-REFUSED = "Refused"  # the name of the state that it leads to; its type is Failed
+USER_MISTAKE = 2  # exit code of the commands in tasks/ for what only the user can fix
+REFUSED = "Refused"  # name of the state that follows from it, whose type is Failed
 RETRY_DELAY = 10  # seconds
-LAST_WORDS = 60  # seconds
+REPORT_SECONDS = 60  # for telling the server how a stopped run ended
 ERROR = re.compile(r"(ERROR|error|Traceback)\b|.* ERROR ")
-# DVC's advice to who sits at a terminal.
+# DVC's hints for users at a terminal.
 ADVICE = re.compile(r"To track the changes|\s*git add |To enable auto staging|\s*dvc config |Use `dvc push`")
 WARNING = re.compile(r"(WARNING|warning)\b|.* WARNING ")
 
@@ -46,12 +46,12 @@ class Outcome:
 def reproduce_stage(stage: Stage, force: bool, retries: int, root: Path = ROOT) -> tuple[Outcome, State]:
     """Brings one stage up to date as a task run named after it.
 
-    Call it in the main thread, one stage after another: on a signal the trainer has to be stopped, and
-    Prefect's threads do not hear signals.
+    Call it in the main thread, one stage after another: a signal has to stop the trainer, and signals
+    reach the main thread only.
 
     Args:
         force: run it although nothing changed.
-        retries: how often a failed stage is run again, which resumes; not after a user's mistake.
+        retries: how often a failed stage is run again, which resumes it; not after a user's mistake.
     """
     named = _stage.with_options(name=stage.name, task_run_name=stage.name, retries=retries)
     started = time.monotonic()
@@ -61,11 +61,11 @@ def reproduce_stage(stage: Stage, force: bool, retries: int, root: Path = ROOT) 
 
 
 def worth_retrying(task: object, task_run: object, state: State[Any]) -> bool:
-    """Whether another try may help: a mistake in the parameters stays one."""
+    """Whether another try may help; against a user's mistake it does not."""
     return state.name != REFUSED
 
 
-# DVC is the cache: a second one would be a second truth.
+# The cache is DVC's; a second one could contradict it.
 @task(
     persist_result=False,
     cache_policy=NO_CACHE,
@@ -95,8 +95,8 @@ def _stage(stage: str, command: str, force: bool, root: str) -> State:
     except Exception:
         raise
     except BaseException:
-        # Stopped. Prefect tells its server of that, and waits without end for one that has gone.
-        signal.alarm(LAST_WORDS)
+        # Stopped. Prefect reports that to its server, and would wait for ever if the server is gone.
+        signal.alarm(REPORT_SECONDS)
         raise
     if ended.code != 0:
         failed = failure(stage, command, ended.code, ended.tail)
@@ -108,24 +108,24 @@ def _stage(stage: str, command: str, force: bool, root: str) -> State:
 
 
 def failure(stage: str, command: str, code: int, tail: list[str]) -> State:
-    """The state of a stage that failed; its message is what a person needs, and the first line says most.
+    """The state of a stage that failed, with a message whose first line stands for itself.
 
     Args:
-        code: of DVC, which is 255 whatever the stage's own was.
+        code: DVC's, which is 255 whatever the stage's own was.
         tail: the last lines of output.
     """
-    said = re.search(r"exited with (-?\d+)", "\n".join(tail))
+    own = re.search(r"exited with (-?\d+)", "\n".join(tail))
     how = (
-        f"exited with {said[1]}" if said else f"DVC was ended by signal {-code}" if code < 0 else "DVC failed"
+        f"exited with {own[1]}" if own else f"DVC was killed by signal {-code}" if code < 0 else "DVC failed"
     )
-    mistake = said is not None and int(said[1]) == USER_MISTAKE
-    remedy = "Mend what the error above names, then run" if mistake else "To resume, run"
+    mistake = own is not None and int(own[1]) == USER_MISTAKE
+    remedy = "Fix the error above, then run" if mistake else "To resume, run"
     shown = "\n".join(f"    {line}" for line in tail)
     message = (
         f"{stage} failed: `{command}` {how}.\n"
-        f"Its last lines:\n{shown}\n"
-        f"{remedy} the same again: `make flow`, or Run on the deployment's page, or `dvc repro {stage}`. "
-        "Finished stages are kept, and an interrupted one goes on from what it has saved."
+        f"Its last output:\n{shown}\n"
+        f"{remedy} it again: `make flow`, or Run on the deployment's page, or `dvc repro {stage}`. "
+        "Finished stages are kept, and an interrupted one resumes from its last checkpoint."
     )
     return Failed(name=REFUSED, message=message) if mistake else Failed(message=message)
 

@@ -13,17 +13,13 @@ class UserError(Exception):
     """
 
 
+def unknown_name(key: str, name: str, known: Iterable[str]) -> UserError:
+    """The error of a parameter `key` whose value is none of the `known` names; it suggests the nearest."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}? Known" if nearest else "known"
+    return UserError(f"{key}: there is no {name!r}; {hint}: {', '.join(known)}.")
+
+
 class Stopped(Exception):  # noqa: N818 - no error: everything is saved
     """Training stopped because it was told to, and can go on from where it is."""
-
-
-def unknown_name(where: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is none of `known`: it names the nearest, and all.
-
-    Args:
-        where: the file and key, or the argument, that gave the name.
-    """
-    known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return UserError(f"{where}: there is no {name}; {hint}Known are {', '.join(known)}.")

@@ -1,27 +1,32 @@
-"""Stage `download_data`: fetch or generate the problems, audit and split them.
+"""Fetches or generates the problems that `data` in the parameters names, audits and splits them.
 
-Writes `data/prepared/` with `train.parquet`, `validation.parquet`, `test.parquet` and
-`manifest.json`, which says where the problems come from and what became of every row left out.
+    python -m tasks.download_data data/prepared
+
+Writes `train.parquet`, `validation.parquet`, `test.parquet` and `manifest.json`, which says where the
+problems come from and what became of every row left out.
 """
 
+import argparse
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
-from score_core.config.parsing import Config
 from score_core.config.runtime import Runtime
+from score_core.config.schema import Config
 from score_core.files import replacing, write_json
 
-PREPARED = Path("data/prepared")
-OUTPUTS = (PREPARED,)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to write."""
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the prepared splits: a folder to write")
 
 
-def run(config: Config, runtime: Runtime) -> None:
+def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     """Prepares the data that `config.data` names."""
     from score_core.data.splits import prepare
     from score_core.problems import SPLITS, write_problems
 
-    with replacing(PREPARED) as folder:
+    with replacing(given.output) as folder:
         prepared = prepare(config)
         folder.mkdir()
         for split in SPLITS:
@@ -47,4 +52,4 @@ def run(config: Config, runtime: Runtime) -> None:
 if __name__ == "__main__":
     from tasks.runner.command_line import run_stage
 
-    run_stage("download_data", run, OUTPUTS)
+    run_stage("download_data", add_arguments, outputs=lambda given: [given.output], run=run)

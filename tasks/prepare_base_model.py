@@ -1,29 +1,36 @@
-"""Stage `prepare_base_model`: put the model to start from at `models/base/`.
+"""Puts the model to start from, which `model` in the parameters names, into a folder.
 
-It is fetched from the hub, pinned, or copied from a local folder, or built: the embedded model of
-sums, or a tiny one for smoke runs.
+    python -m tasks.prepare_base_model models/base
+
+It is fetched from the hub, pinned, or copied from a local folder, or built: the embedded model of sums. A
+smoke run takes a tiny model of the same family in place of the hub's, and trains the embedded one for a few
+steps.
 """
 
+import argparse
 from pathlib import Path
 
-from score_core.config.parsing import Config
+from score_core.config.data import AdditionData
+from score_core.config.model import AdditionModel, HubModel, LocalModel
 from score_core.config.runtime import Runtime
-from score_core.config.schema import AdditionData, AdditionModel, HubModel, LocalModel
+from score_core.config.schema import Config
 from score_core.files import replacing
 
-BASE = Path("models/base")
-OUTPUTS = (BASE,)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to write."""
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the model: a folder to write")
 
 
-def run(config: Config, runtime: Runtime) -> None:
+def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     """Makes the base model that `config.model` names and checks that it loads."""
-    with replacing(BASE) as folder:
+    with replacing(given.output) as folder:
         _make(config, folder)
-        _check(config, folder)
+        _check(folder, source=getattr(config.model, "path", given.output))
 
 
 def _make(config: Config, folder: Path) -> None:
-    model = config.model
+    model = config.used_model
     if isinstance(model, AdditionModel):
         from score_core.embedded import addition_model
 
@@ -44,14 +51,13 @@ def _make(config: Config, folder: Path) -> None:
         tiny_model.build(model.family, derive_seed(config.seed, "tiny_model"), folder)
 
 
-def _check(config: Config, folder: Path) -> None:
+def _check(folder: Path, source: object) -> None:
     """Loads what can be loaded without the weights, so that no later stage fails on it."""
     from transformers import AutoConfig
 
     from score_core.errors import UserError
     from score_core.models.folders import load_tokenizer
 
-    source = getattr(config.model, "path", BASE)
     try:
         load_tokenizer(folder)
         AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -69,4 +75,4 @@ def _check(config: Config, folder: Path) -> None:
 if __name__ == "__main__":
     from tasks.runner.command_line import run_stage
 
-    run_stage("prepare_base_model", run, OUTPUTS)
+    run_stage("prepare_base_model", add_arguments, outputs=lambda given: [given.output], run=run)

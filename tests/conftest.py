@@ -143,8 +143,17 @@ def make_conversation(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Cal
             if text is not None:
                 (tmp_path / name).write_text(text)
         paths = {name: str(tmp_path / name) for name, text in files.items() if text is not None}
+        plain = {
+            "folder": None,
+            "system": None,
+            "few_shot": None,
+            "template_options": {},
+            "max_prompt_tokens": 1024,
+            "max_new_tokens": 6,
+            "max_context_tokens": None,
+        }
         return Conversation(
-            schema.Conversation(**paths, **{"max_new_tokens": 6} | settings),
+            schema.Conversation(**{**plain, **paths, **settings}),
             speaker,
             [speaker.eos_token_id] if end_ids is None else end_ids,
         )

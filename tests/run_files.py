@@ -6,48 +6,75 @@ the code under test.
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from score_core.config.parsing import Config, parse
+from score_core.algorithms import SETTINGS
+from score_core.config.parsing import parse_config
+from score_core.config.schema import Config
+from tests import configs
 
 # P(right at 1), then P(right next | wrong before), P(wrong next | right before).
 MODELS = {"base": (0.47, 0.0, 0.0), "stage1": (0.42, 0.98, 0.004), "final": (0.74, 0.97, 0.004)}
+OTHER_MODEL = (0.6, 0.3, 0.05)
+# Percent right at attempts 1 and 2, before and after.
+STAGES = {"stage1": ((47, 47), (42, 98)), "stage2": ((42, 98), (74, 99))}
+OTHER_STAGE = ((47, 47), (60, 68))
 Z = 1.959963984540054
+STEPS = 80
 
 PARAMETERS: dict[str, Any] = {
     "profile": "default",
     "seed": 7,
-    "data": {"source": "addition", "digits": 5, "sizes": {"train": 100, "validation": 50, "test": 200}},
-    "model": {"source": "addition", "leak": 0.005},
+    "data": {"source": "addition", "sizes": {"train": 100, "validation": 50, "test": 200}},
+    "model": {"source": "addition"},
     "conversation": {
         "first": "prompts/addition/first.txt",
         "retry": "prompts/addition/retry.txt",
         "max_new_tokens": 8,
     },
     "reward": {"extractor": "last_integer", "matcher": "integer"},
-    "evaluation": {"attempts": 2},
-    "stage1": {"steps": 80},
-    "stage2": {"steps": 80, "alpha": 3.0},
+    "stage2": {"alpha": 3.0},
     "report": {"title": "Learning to correct a sum", "samples": 3},
 }
 
 
 def config(**changes: Any) -> Config:
-    """The configuration that belongs to the files."""
-    return parse(Config, {**PARAMETERS, **changes}, source="the test")
+    """The configuration that belongs to the files; a stage of training that is None is left out."""
+    content = configs.content(**{**PARAMETERS, **changes})
+    kept = {key: value for key, value in content.items() if key not in STAGES or value is not None}
+    return parse_config(kept, SETTINGS, "test")
 
 
-def write_run(root: Path, problems: int = 300, attempts: int = 2, took_off: bool = True) -> None:
+def write_run(
+    root: Path,
+    problems: int = 300,
+    attempts: int = 2,
+    took_off: bool = True,
+    models: Sequence[str] = tuple(MODELS),
+    stages: Sequence[str] = tuple(STAGES),
+) -> None:
     """Writes metrics/ and generations/ below `root`."""
     (root / "metrics").mkdir(parents=True)
     (root / "generations").mkdir()
-    for name, chances in MODELS.items():
-        write_evaluation(root, name, make_rows(name, chances, problems, attempts))
-    for stage, (start, end) in (("stage1", ((47, 47), (42, 98))), ("stage2", ((42, 98), (74, 99)))):
-        write_training(root, stage, start, end, attempts, took_off)
+    for name in models:
+        write_evaluation(root, name, make_rows(name, MODELS.get(name, OTHER_MODEL), problems, attempts))
+    for name in stages:
+        write_training(root, name, *STAGES.get(name, OTHER_STAGE), attempts, took_off)
+
+
+def files(
+    root: Path, models: Sequence[str] = tuple(MODELS), stages: Sequence[str] = tuple(STAGES)
+) -> tuple[list[list[str]], list[list[str]]]:
+    """The values of --evaluated and of --trained."""
+    evaluated = [
+        [name, str(root / "metrics" / f"{name}.json"), str(root / "generations" / f"{name}.parquet")]
+        for name in models
+    ]
+    return evaluated, [[name, str(root / "metrics" / f"train_{name}")] for name in stages]
 
 
 def make_rows(
@@ -134,15 +161,14 @@ def write_training(
 ) -> None:
     """Writes the three files of one training stage; accuracies go from `start` to `end` percent."""
     rng = random.Random(stage)
-    steps = 80
 
     def accuracy(t: int, step: int) -> float:
         at = min(t, 2) - 1
-        progress = 1 / (1 + 2.718 ** (-(step - 35) / 4)) if stage == "stage1" else step / steps
+        progress = 1 / (1 + 2.718 ** (-(step - 35) / 4)) if stage == "stage1" else step / STEPS
         return (start[at] + (end[at] - start[at]) * progress) / 100 if step else start[at] / 100
 
     validation = []
-    for step in range(0, steps + 1, 10):
+    for step in range(0, STEPS + 1, 10):
         row: dict[str, float] = {"step": step}
         row |= {
             f"accuracy_t{t}": round(accuracy(t, step) * 500 + rng.uniform(-5, 5) * (step > 0)) / 500
@@ -154,7 +180,7 @@ def write_training(
         row["changed_t2"] = row["delta_i_to_c"]
         validation.append(row)
     curve = []
-    for step in range(1, steps + 1):
+    for step in range(1, STEPS + 1):
         row = {
             "step": step,
             "loss": rng.gauss(0, 0.1),
@@ -167,7 +193,7 @@ def write_training(
             row[f"kl_t{t}"] = (0.05 if t == 1 else 6 * accuracy(t, step)) * (0.8 + 0.4 * rng.random())
             row[f"entropy_t{t}"] = (0.3 if t == 1 else 0.25 * (1.2 - accuracy(t, step))) + rng.gauss(0, 0.01)
         curve.append(row)
-    summary = {"steps": steps, "selected_step": steps, "validation_delta": validation[-1]["delta"]}
+    summary = {"steps": STEPS, "selected_step": STEPS, "validation_delta": validation[-1]["delta"]}
     if stage == "stage1":
         summary["took_off"] = took_off
     metrics = root / "metrics"

@@ -1,17 +1,19 @@
 """The profiles: complete, valid, and composed to the `params.yaml` that is in the checkout."""
 
+import importlib
 import subprocess
+import sys
 from pathlib import Path
-from types import UnionType
-from typing import get_args, get_origin
 
 import pytest
 import yaml
+from dvc.exceptions import DvcException
 from dvc.utils.hydra import compose_and_dump
-from pydantic import BaseModel
 
-from score_core.config.parsing import Config, load_config, smoke_sized
-from score_core.config.schema import LocalData, TinyModel
+from score_core.algorithms import SETTINGS
+from score_core.config.model import TinyModel
+from score_core.config.parsing import parse_config
+from score_core.errors import UserError
 from tasks.commands.profiles import compose, profiles
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,33 +27,16 @@ def dvc_composes(path: Path, *overrides: str) -> str:
     return path.read_text()
 
 
-def keys(model: type[BaseModel], content: dict, prefix: str = "") -> set[str]:
-    """Every key that `model` knows, of the alternatives in it the one that `content` chooses."""
-    known = set()
-    for name, field in model.model_fields.items():
-        known.add(f"{prefix}{name}")
-        value = content.get(name)
-        annotation = field.annotation
-        options = get_args(annotation) if get_origin(annotation) not in (None, dict) else (annotation,)
-        if isinstance(annotation, UnionType):
-            options = annotation.__args__
-        for option in options:
-            if not (isinstance(option, type) and issubclass(option, BaseModel) and isinstance(value, dict)):
-                continue
-            source = option.model_fields.get("source")
-            if source is None or value["source"] in get_args(source.annotation):
-                known |= keys(option, value, f"{prefix}{name}.")
-    return known
-
-
-def flat(content: dict, prefix: str = "") -> set[str]:
-    """Every key of nested dictionaries, the inner ones by their path."""
-    found = set()
+def flat(content: dict, prefix: str = "") -> dict[str, object]:
+    """The values of nested dictionaries by their paths."""
+    found = {}
     for name, value in content.items():
-        found.add(f"{prefix}{name}")
-        if isinstance(value, dict) and name != "template_options":
-            found |= flat(value, f"{prefix}{name}.")
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
+
+
+def composed(*overrides: str) -> dict:
+    return yaml.safe_load(compose(list(overrides), CONF))
 
 
 @pytest.fixture(params=profiles(CONF))
@@ -76,52 +61,64 @@ def test_params_yaml_is_what_dvc_composes_of_the_default(tmp_path):
 
 
 def test_profiles_are_composed_as_dvc_does_it(profile, tmp_path):
-    for overrides in ([f"profile={profile}"], [f"profile={profile}", "smoke=true", "stage2.alpha=0.5"]):
+    for overrides in ([f"profile={profile}"], [f"profile={profile}", "smoke=yes", "stage2.alpha=0.5"]):
         assert compose(overrides, CONF) == dvc_composes(tmp_path / "params.yaml", *overrides)
 
 
-def test_a_profile_names_itself_and_states_every_key(profile):
-    content = yaml.safe_load(compose([f"profile={profile}"], CONF))
+def test_a_profile_names_itself_and_is_complete(profile):
+    content = composed(f"profile={profile}")
     assert content["profile"] == profile
-    assert flat(content) == keys(Config, content)
+    # Every key is required, and an unknown one refused.
+    config = parse_config(content, SETTINGS, "test")
+    assert not config.smoke and (config.used_data, config.used_model) == (config.data, config.model)
 
 
-def test_a_profile_is_valid_at_full_and_at_toy_size(profile, tmp_path, monkeypatch):
+def test_toy_size_changes_how_much_and_not_what(profile, monkeypatch):
     monkeypatch.chdir(ROOT)
-    path = tmp_path / "params.yaml"
-    path.write_text(compose([f"profile={profile}"], CONF))
-    full = load_config(path)
-    path.write_text(compose([f"profile={profile}", "smoke=true"], CONF))
-    small = load_config(path)
-    assert small == smoke_sized(full.model_copy(update={"smoke": True}))
-    assert small.stage1.steps <= 2 and small.stage2.steps <= 2
+    full, small = composed(f"profile={profile}"), composed(f"profile={profile}", "smoke=yes")
+    toy = flat(yaml.safe_load((CONF / "smoke" / "yes.yaml").read_text()))
+    assert flat(small) == flat(full) | toy
+    config = parse_config(small, SETTINGS, "test")
+    # Not in a stage, where the profile's own sizes would win.
+    assert {stage.steps for stage in config.stages.values()} == {2}
     # A smoke run needs no network.
-    assert small.data.source == "addition" or (
-        isinstance(small.data, LocalData) and Path(small.data.path).is_dir()
-    )
-    assert small.model.source == "addition" or isinstance(small.model, TinyModel)
+    data, model = config.used_data, config.used_model
+    if config.data.source == "hub":
+        assert data.source == "local" and Path(data.path).is_dir()
+        assert (data.columns, data.sizes) == (config.data.columns, config.data.sizes)
+    if config.model.source == "hub":
+        assert model == TinyModel(source="tiny", family=config.model.family)
+        assert (config.dtype, config.quantize) == ("float32", None)
+    if config.model.source == "addition":
+        assert model.steps == config.model.smoke_steps < config.model.steps
+
+
+def test_smoke_true_is_told_the_new_word(monkeypatch):
+    with pytest.raises(DvcException, match="smoke=true: `-S smoke=yes` selects toy size"):
+        monkeypatch.setattr(sys, "argv", ["dvc", "exp", "run", "--temp", "-S", "smoke=true"])
+        monkeypatch.syspath_prepend(str(CONF / "plugins"))
+        importlib.import_module("hydra_plugins.keep_hand_edits").KeepHandEdits().manipulate_search_path(None)
 
 
 def test_prompt_files_are_there_and_in_the_folder_that_dvc_watches(profile, monkeypatch):
     monkeypatch.chdir(ROOT)
-    said = Config(**yaml.safe_load(compose([f"profile={profile}"], CONF))).conversation
+    said = parse_config(composed(f"profile={profile}"), SETTINGS, "test").conversation
     assert said.folder is not None
     assert "{problem}" in Path(said.first).read_text()
     assert Path(said.retry).read_text().strip()
 
 
 def test_the_default_is_the_experiment_of_the_paper_scaled_down():
-    config = Config(**yaml.safe_load(compose([], CONF)))
-    assert (config.seed, config.stage2.alpha, config.stage2.gamma) == (11, 3.0, 0.0)
-    assert (config.stage1.beta1, config.stage1.beta2) == (0.01, 0.1)
+    config = parse_config(composed(), SETTINGS, "test")
+    first, second = (config.stage(name).model_dump() for name in ("stage1", "stage2"))
+    assert (config.seed, second["alpha"], second["gamma"]) == (11, 3.0, 0.0)
+    assert (first["beta1"], first["beta2"], first["learning_rate"]) == (0.01, 0.1, 0.001)
 
 
-def test_prompt_files_elsewhere_are_refused(tmp_path):
-    path = tmp_path / "params.yaml"
-    content = yaml.safe_load(compose([], CONF))
+def test_prompt_files_elsewhere_are_refused():
+    content = composed()
     content["conversation"]["few_shot"] = "elsewhere/shots.jsonl"
-    path.write_text(yaml.safe_dump(content))
     with pytest.raises(
-        Exception, match=r"few_shot: elsewhere/shots.jsonl is not in folder: prompts/addition"
+        UserError, match=r"few_shot: elsewhere/shots.jsonl is not in folder: prompts/addition"
     ):
-        load_config(path)
+        parse_config(content, SETTINGS, "test")

@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from score_core.checkpointing import import_closure
+from tests.imports import imports_of
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = {"flows", "tasks", "score_core", "tests", "benchmarks"}
@@ -15,11 +15,7 @@ OWN = {"flows", "tasks", "score_core", "tests", "benchmarks"}
 def imported() -> set[str]:
     """The first part of every module that our files name in an import."""
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
-    names = (
-        name
-        for file in map(Path, listed.stdout.split())
-        for name in import_closure._imports(".".join(file.with_suffix("").parts), ROOT / file)
-    )
+    names = {name for file in listed.stdout.split() for name in imports_of(ROOT / file)}
     return {name.split(".")[0] for name in names} - OWN - sys.stdlib_module_names
 
 

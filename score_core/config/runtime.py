@@ -48,6 +48,11 @@ class Launch(Section):
             )
         return self
 
+    @property
+    def world_size(self) -> int:
+        """The number of processes on all machines together."""
+        return (self.processes or 1) * self.machines
+
 
 class Checkpointing(Section):
     """How training saves itself, to go on after an interruption (`score_core/checkpointing/`)."""

@@ -92,9 +92,7 @@ class Config(Section):
             nearest = difflib.get_close_matches(name, self.stages, n=1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
             known = ", ".join(self.stages) or "none"
-            raise UserError(
-                f"{name}: params.yaml has no such stage of training; {hint}Those with a key algorithm: {known}."
-            )
+            raise UserError(f"{name}: no such stage of training in params.yaml; {hint}It has {known}.")
         return self.stages[name]
 
     @property

@@ -52,7 +52,7 @@ class Evaluator:
         """Has the model answer, and judges.
 
         Args:
-            problems: what to answer; an empty gold answer is never matched.
+            problems: what to answer; without references nothing is right.
             show_progress: as a bar on standard error.
 
         Returns:

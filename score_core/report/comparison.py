@@ -5,14 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from score_core.evaluation.metrics import paired, wilson
-
-# What can become of an answer: (right before, right after) and its name.
-TRANSITIONS = {
-    (True, True): "right → right",
-    (False, True): "wrong → right",
-    (True, False): "right → wrong",
-    (False, False): "wrong → wrong",
-}
+from score_core.report.labels import OUTCOMES
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ def transitions(generations: pd.DataFrame, before: int, after: int) -> dict[str,
     n = len(generations)
     first, last = generations[f"correct_t{before}"], generations[f"correct_t{after}"]
     shares = {}
-    for (a, b), name in TRANSITIONS.items():
+    for (a, b), name in OUTCOMES.items():
         count = int(((first == a) & (last == b)).sum())
         shares[name] = Share(count / n, *wilson(count / n, n), count)
     return shares

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ import pyarrow as pa
 
 from score_core.errors import UserError
 from score_core.files import read_json
+from score_core.report.labels import TRANSITIONS, short_label, stage_label
 
-MODELS = {"base": "Base", "stage1": "Stage I", "final": "Final"}
-STAGES = {"stage1": "Stage I", "stage2": "Stage II"}
-CHANGES = ("delta", "delta_i_to_c", "delta_c_to_i")  # from attempt 1 to 2; with _t3 from 2 to 3, ...
+CHANGES = ("delta", *TRANSITIONS)  # from attempt 1 to 2; with _t3 from 2 to 3, ...
 VALIDATION_COLUMNS = ("step", "accuracy_t1", "accuracy_t2", *CHANGES)
 CURVE_COLUMNS = ("step", "reward_t1", "reward_t2", "kl_t1", "kl_t2", "entropy_t1", "entropy_t2", "grad_norm")
 
@@ -24,16 +24,18 @@ class Evaluated:
     """One model's evaluation on the test split.
 
     Attributes:
-        name: `base`, `stage1` or `final`.
-        label: the same for a reader.
+        name: what the command line calls it.
         metrics: the flat metrics file; shares in [0, 1].
         generations: one row a problem, sorted by id.
     """
 
     name: str
-    label: str
     metrics: dict[str, Any]
     generations: pd.DataFrame
+
+    @property
+    def label(self) -> str:
+        return short_label(self.name)
 
     def interval(self, key: str) -> tuple[float, float]:
         """The 95 % interval of a metric."""
@@ -45,25 +47,45 @@ class Evaluated:
 class Trained:
     """One training stage: its summary, a row a training step, and a row a validation (from step 0)."""
 
-    name: str
-    label: str
+    name: str  # its section of params.yaml
     summary: dict[str, Any]
     curve: pd.DataFrame
     validation: pd.DataFrame
 
+    @property
+    def label(self) -> str:
+        return stage_label(self.name)
+
+    @property
+    def took_off(self) -> bool:
+        """False where the stage itself says that it has not; most stages say nothing."""
+        return bool(self.summary.get("took_off", True))
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything the report is made from."""
+    """Everything the report is made from.
 
-    base: Evaluated
-    stage1: Evaluated
-    final: Evaluated
-    training: tuple[Trained, Trained]
+    Attributes:
+        models: at least one, all asked the same problems; the others are compared with the first, and
+            the last is what came of it all. One alone is both.
+        training: the stages in the order in which they trained; none where models were only evaluated.
+    """
+
+    models: tuple[Evaluated, ...]
+    training: tuple[Trained, ...]
 
     @property
-    def models(self) -> tuple[Evaluated, Evaluated, Evaluated]:
-        return self.base, self.stage1, self.final
+    def base(self) -> Evaluated:
+        return self.models[0]
+
+    @property
+    def final(self) -> Evaluated:
+        return self.models[-1]
+
+    @property
+    def compared(self) -> bool:
+        return len(self.models) > 1
 
     @property
     def attempts(self) -> int:
@@ -74,27 +96,36 @@ class Inputs:
         return int(self.base.metrics["n"])
 
 
-def read_inputs(root: Path) -> Inputs:
-    """Reads the outputs of the stages before the report, below `root`.
+def read_inputs(evaluated: Sequence[Sequence[str]], trained: Sequence[Sequence[str]] = ()) -> Inputs:
+    """Reads the outputs of the stages before the report.
+
+    Args:
+        evaluated: for each model its name and the paths of its metrics and its generations.
+        trained: for each stage of training its name and STEM, of STEM.json, STEM_curve.csv and
+            STEM_validation.csv.
 
     Raises:
         UserError: a file is missing, damaged, or does not belong to the others; the message names
             the stage that makes it.
     """
-    base, stage1, final = (_read_evaluated(root, name) for name in MODELS)
-    for other in (stage1, final):
+    for kind, names in (("model", [row[0] for row in evaluated]), ("stage", [row[0] for row in trained])):
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{kind} {name}: given more than once; give each a name of its own.")
+    models = [_read_evaluated(name, Path(metrics), Path(table)) for name, metrics, table in evaluated]
+    base, (_, base_metrics, base_table) = models[0], evaluated[0]
+    for other, (_, metrics, table) in zip(models, evaluated, strict=True):
         if other.metrics["attempts"] != base.metrics["attempts"]:
             raise UserError(
-                f"metrics/{other.name}.json: {other.metrics['attempts']} attempts, but metrics/base.json has "
+                f"{metrics}: {other.metrics['attempts']} attempts, but {base_metrics} has "
                 f"{base.metrics['attempts']}; run `dvc repro report`, which evaluates what is out of date."
             )
         if list(other.generations["id"]) != list(base.generations["id"]):
             raise UserError(
-                f"generations/{other.name}.parquet: its problems are not those of generations/base.parquet, "
+                f"{table}: its problems are not those of {base_table}, "
                 "so the models cannot be compared; run `dvc repro report`, which evaluates the stale one."
             )
-    first, second = (_read_trained(root, name) for name in STAGES)
-    return Inputs(base, stage1, final, (first, second))
+    return Inputs(tuple(models), tuple(_read_trained(name, stem) for name, stem in trained))
 
 
 def attempts_in(frame: pd.DataFrame, name: str) -> list[int]:
@@ -103,9 +134,8 @@ def attempts_in(frame: pd.DataFrame, name: str) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def _read_evaluated(root: Path, name: str) -> Evaluated:
+def _read_evaluated(name: str, path: Path, table: Path) -> Evaluated:
     made_by = f"evaluate_{name}"
-    path = root / "metrics" / f"{name}.json"
     metrics = read_json(path, made_by)
     remedy = f"run `dvc repro {made_by}`, which makes it"
     if not isinstance(metrics, dict):
@@ -129,14 +159,17 @@ def _read_evaluated(root: Path, name: str) -> Evaluated:
         interval = intervals.get(key) if isinstance(intervals, dict) else None
         if not (isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval))):
             raise UserError(f"{path}: ci95.{key}: expected [low, high], found {interval!r}; {remedy}.")
-    generations = _read_generations(root, name, attempts, made_by)
-    _check_belong(path, metrics, generations, name, made_by)
-    return Evaluated(name, MODELS[name], metrics, generations)
+    generations = _read_generations(table, attempts, remedy)
+    for key, value in _counted(generations, attempts).items():
+        if not math.isclose(metrics[key], value, abs_tol=1e-9):
+            raise UserError(
+                f"{path}: {key} is {metrics[key]:g}, but {table} gives {value:g}; the two are not of one "
+                f"evaluation; run `dvc repro {made_by}`, which makes both."
+            )
+    return Evaluated(name, metrics, generations)
 
 
-def _read_generations(root: Path, name: str, attempts: int, made_by: str) -> pd.DataFrame:
-    path = root / "generations" / f"{name}.parquet"
-    remedy = f"run `dvc repro {made_by}`, which makes it"
+def _read_generations(path: Path, attempts: int, remedy: str) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(path)
     except FileNotFoundError:
@@ -162,43 +195,32 @@ def _read_generations(root: Path, name: str, attempts: int, made_by: str) -> pd.
     return frame.sort_values("id", ignore_index=True)
 
 
-def _check_belong(
-    path: Path, metrics: dict[str, Any], generations: pd.DataFrame, name: str, made_by: str
-) -> None:
-    """Metrics and generations must be of one evaluation: the page shows both side by side."""
-    wrong_then_right = ~generations["correct_t1"] & generations["correct_t2"]
-    right_then_wrong = generations["correct_t1"] & ~generations["correct_t2"]
-    counted = {"n": float(len(generations)), "delta_i_to_c": wrong_then_right.mean()}
-    counted["delta_c_to_i"] = right_then_wrong.mean()
-    for t in range(1, metrics["attempts"] + 1):
-        counted[f"accuracy_t{t}"] = generations[f"correct_t{t}"].mean()
-    counted["delta"] = counted["accuracy_t2"] - counted["accuracy_t1"]
-    for key, value in counted.items():
-        if not math.isclose(metrics[key], value, abs_tol=1e-9):
-            raise UserError(
-                f"{path}: {key} is {metrics[key]:g}, but generations/{name}.parquet gives {value:g}; the "
-                f"two are not of one evaluation; run `dvc repro {made_by}`, which makes both."
-            )
+def _counted(generations: pd.DataFrame, attempts: int) -> dict[str, float]:
+    """The metrics that the single answers give: the page shows both side by side, so they must agree."""
+    first, second = generations["correct_t1"], generations["correct_t2"]
+    counted = {f"accuracy_t{t}": generations[f"correct_t{t}"].mean() for t in range(1, attempts + 1)}
+    return counted | {
+        "n": float(len(generations)),
+        "delta": counted["accuracy_t2"] - counted["accuracy_t1"],
+        "delta_i_to_c": (~first & second).mean(),
+        "delta_c_to_i": (first & ~second).mean(),
+    }
 
 
-def _read_trained(root: Path, name: str) -> Trained:
+def _read_trained(name: str, stem: str) -> Trained:
     made_by = f"train_{name}"
-    path = root / "metrics" / f"{made_by}.json"
+    path = Path(f"{stem}.json")
     remedy = f"run `dvc repro {made_by}`, which makes it"
     summary = read_json(path, made_by)
-    expected: dict[str, type] = {"steps": int, "selected_step": int}
-    if name == "stage1":
-        expected["took_off"] = bool
-    for key, kind in expected.items():
+    for key in ("steps", "selected_step"):
         found = summary.get(key) if isinstance(summary, dict) else None
-        if type(found) is not kind:
-            raise UserError(f"{path}: {key}: expected {kind.__name__}, found {found!r}; {remedy}.")
+        if type(found) is not int:
+            raise UserError(f"{path}: {key}: expected a whole number, found {found!r}; {remedy}.")
     return Trained(
         name,
-        STAGES[name],
         summary,
-        _read_csv(root / "metrics" / f"{made_by}_curve.csv", CURVE_COLUMNS, remedy),
-        _read_csv(root / "metrics" / f"{made_by}_validation.csv", VALIDATION_COLUMNS, remedy),
+        _read_csv(Path(f"{stem}_curve.csv"), CURVE_COLUMNS, remedy),
+        _read_csv(Path(f"{stem}_validation.csv"), VALIDATION_COLUMNS, remedy),
     )
 
 

@@ -4,70 +4,46 @@ Model text is untrusted and goes through the template's escaping; only our own S
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from score_core.config.parsing import Config
+from score_core.config.schema import Config
 from score_core.report import plots, wording
 from score_core.report.comparison import compare, transitions
 from score_core.report.inputs import Inputs
 from score_core.report.provenance import Provenance
 from score_core.report.published import GROUPS
 from score_core.report.samples import choose_samples
-from score_core.report.tables import monitor_rows, result_rows
+from score_core.report.style import palette
+from score_core.report.tables import monitor_rows
+from score_core.report.templates import FOLDER, render
 
-FOLDER = Path(__file__).parent
 CURVES = (
     ("reward", "Reward", "mean reward", "Mean raw reward of the sampled attempts, before any shaping."),
-    (
-        "kl",
-        "Distance from the base model",
-        "KL, nats an attempt",
-        "KL divergence from the base model. Stage I holds the first attempt close to it.",
-    ),
-    (
-        "entropy",
-        "Entropy",
-        "nats a token",
-        "Entropy of the next token. At zero, nothing is explored any more.",
-    ),
+    ("kl", "Distance from the base model", "KL, nats an attempt", "KL divergence from the base model."),
+    ("entropy", "Entropy", "nats a token", "Entropy of the next token. At zero, exploration has ended."),
     ("grad_norm", "Gradient norm", "norm", "Before clipping."),
 )
 
 
 def render_page(inputs: Inputs, config: Config, provenance: Provenance) -> str:
     """The whole page as HTML; equal inputs give equal text."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=wording.percent, points=wording.points, p_value=wording.p_value)
-    attempts = inputs.attempts
-    return environment.get_template("page.html.j2").render(
-        config=config,
-        inputs=inputs,
+    attempts, base, final = inputs.attempts, inputs.base.generations, inputs.final.generations
+    places = plots.kept_at(inputs)
+    return render(
+        "page.html.j2",
+        inputs,
+        config,
         css=Markup((FOLDER / "page.css").read_text()),
-        palette=plots.PALETTE,
-        headline=wording.headline(inputs),
-        model_name=wording.model_name(config),
-        data_name=wording.data_name(config),
-        decoding=wording.decoding(config),
-        results=result_rows(inputs),
-        paired=[
-            (t, compare(inputs.base.generations, inputs.final.generations, t)) for t in range(1, attempts + 1)
-        ],
+        palette=palette(len(inputs.models)),
+        paired=[(t, compare(base, final, t)) for t in range(1, attempts + 1)],
+        placed=[model.label for model in inputs.models if model.name in places],
         spans=[(before, after, _shares(inputs, before, after)) for before, after in _spans(attempts)],
         monitors=monitor_rows(inputs),
         figures=_figures(inputs),
-        curves=CURVES,
-        samples=choose_samples(inputs.final.generations, attempts, config.report.samples),
-        last_validation=inputs.training[0].validation.iloc[-1].to_dict(),
+        curves=CURVES if inputs.training else (),
+        samples=choose_samples(final, attempts, config.report.samples),
         published=GROUPS,
         parameters=wording.flat_parameters(config),
         provenance=provenance,
@@ -85,18 +61,19 @@ def _shares(inputs: Inputs, before: int, after: int) -> list[tuple[str, list[Any
 
 
 def _figures(inputs: Inputs) -> dict[str, Markup]:
-    draws: dict[str, tuple[str, plots.Draw]] = {
-        "accuracy": ("Accuracy over training", partial(plots.accuracy_over_training, inputs=inputs)),
-        "delta": ("Delta over training", partial(plots.delta_over_training, inputs=inputs)),
-    }
+    draws: dict[str, tuple[str, plots.Draw]] = {}
+    if inputs.training:
+        draws["accuracy"] = "Accuracy over training", partial(plots.accuracy_over_training, inputs=inputs)
+        draws["delta"] = "Delta over training", partial(plots.delta_over_training, inputs=inputs)
+        for quantity, title, label, _ in CURVES:
+            draws[quantity] = (
+                f"{title} over training",
+                partial(plots.training_curve, inputs=inputs, quantity=quantity, label=label),
+            )
     for before, after in _spans(inputs.attempts):
         draws[f"transitions{after}"] = (
             f"Transitions from attempt {before} to attempt {after}",
             partial(plots.transition_bars, inputs=inputs, before=before, after=after),
         )
-    for quantity, title, label, _ in CURVES:
-        draws[quantity] = (
-            f"{title} over training",
-            partial(plots.training_curve, inputs=inputs, quantity=quantity, label=label),
-        )
-    return {name: Markup(plots.as_svg(name, title, draw)) for name, (title, draw) in draws.items()}
+    count = len(inputs.models)
+    return {name: Markup(plots.as_svg(name, title, draw, count)) for name, (title, draw) in draws.items()}

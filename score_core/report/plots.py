@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
 
@@ -18,82 +19,28 @@ from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator
 
 from score_core.files import replacing
-from score_core.report.comparison import TRANSITIONS, transitions
+from score_core.report.comparison import transitions
 from score_core.report.inputs import Inputs, Trained, attempts_in
+from score_core.report.labels import OUTCOMES, TRANSITIONS
+from score_core.report.style import COLOUR, STYLE, palette
 
-# Name: (on a light page, on a dark page). No two light colours are equal: they are the SVG's hooks.
-PALETTE = {
-    "ink": ("#1d2126", "#e4e7eb"),
-    "muted": ("#5d6873", "#98a3af"),
-    "grid": ("#dfe3e8", "#2f363f"),
-    "attempt1": ("#c9621a", "#f2a35e"),
-    "attempt2": ("#1c5fb0", "#74b0f7"),
-    "attempt3": ("#2c8a57", "#68cf98"),
-    "attempt4": ("#8b45b0", "#cb93ee"),
-    "attempt5": ("#b12f66", "#f38bb6"),
-    "attempt6": ("#786900", "#d8c850"),
-    "attempt7": ("#007b88", "#5fd1dd"),
-    "attempt8": ("#5a5ad8", "#a7a7ff"),
-    "attempt9": ("#8a4a1c", "#d8a27c"),
-    "attempt10": ("#46515c", "#bac4ce"),
-    "base": ("#a3adb7", "#6c7783"),
-    "stage1": ("#86b2e0", "#4a7db2"),
-    "final": ("#1b4f90", "#9accff"),
-    "gain": ("#23864c", "#5fcb8a"),
-    "loss": ("#c0392f", "#f2857b"),
-}
-COLOUR = {name: light for name, (light, _) in PALETTE.items()}
-
-STYLE = {
-    "font.family": "DejaVu Sans",  # the one that matplotlib brings along, so layouts agree everywhere
-    "font.size": 8.5,
-    "text.color": COLOUR["ink"],
-    "axes.edgecolor": COLOUR["muted"],
-    "axes.facecolor": "none",
-    "axes.labelcolor": COLOUR["muted"],
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": COLOUR["grid"],
-    "grid.linewidth": 0.7,
-    "xtick.color": COLOUR["muted"],
-    "ytick.color": COLOUR["muted"],
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "legend.handlelength": 1.7,
-    "legend.columnspacing": 1.3,
-    "legend.handletextpad": 0.5,
-    "lines.linewidth": 1.7,
-    "lines.solid_capstyle": "round",
-    "figure.facecolor": "none",
-    "svg.fonttype": "none",  # text stays text: selectable, and in the page's own typeface
-    "svg.hashsalt": "score",  # equal figures get equal ids
-}
 WIDTH, HEIGHT = 5.2, 3.25  # inches; a figure fills half a page's width, or a telephone's
 
 Draw = Callable[[Axes], None]
 
 
 def accuracy_over_training(axes: Axes, inputs: Inputs) -> None:
-    """Validation accuracy of every attempt over both stages; on the test split, the base model's
-    accuracy as dotted lines and all models' as circles with their intervals.
+    """Validation accuracy of every attempt over the stages; on the test split, the base model's
+    accuracy as dotted lines and, as circles with their intervals, that of the models in `kept_at`.
     """
-    first, second = inputs.training
     attempts = range(1, inputs.attempts + 1)
     for t in attempts:
         colour = COLOUR[f"attempt{t}"]
         for stage, start in _stages(inputs):
             if f"accuracy_t{t}" in stage.validation:
-                label = f"attempt {t}" if start == 0 else None
-                _line(axes, stage, start, f"accuracy_t{t}", label, color=colour)
+                _line(axes, stage, start, f"accuracy_t{t}", f"attempt {t}", color=colour)
+        if not inputs.compared:
+            continue
         # The attempts' dots alternate, so that where lines coincide all their colours show.
         dots = (2.6 * t, (1.3, 2.6 * len(attempts) - 1.3))
         axes.axhline(
@@ -101,16 +48,16 @@ def accuracy_over_training(axes: Axes, inputs: Inputs) -> None:
             color=colour,
             linestyle=dots,
             linewidth=1.5,
-            label=f"base, {t}",
+            label=f"{inputs.base.name}, {t}",
             gid=f"base-attempt{t}",
         )
-    places = (0, first.summary["selected_step"], first.summary["steps"] + second.summary["selected_step"])
-    for model, place in zip(inputs.models, places, strict=True):
-        for t in attempts:
+    places = kept_at(inputs)
+    for model, t in product(inputs.models, attempts):
+        if model.name in places:
             low, high = model.interval(f"accuracy_t{t}")
             value = model.metrics[f"accuracy_t{t}"]
             axes.errorbar(
-                place,
+                places[model.name],
                 100 * value,
                 yerr=[[100 * max(value - low, 0)], [100 * max(high - value, 0)]],
                 color=COLOUR[f"attempt{t}"],
@@ -128,18 +75,19 @@ def accuracy_over_training(axes: Axes, inputs: Inputs) -> None:
 
 
 def delta_over_training(axes: Axes, inputs: Inputs) -> None:
-    """Validation delta over both stages with the two flows it is the difference of."""
+    """Validation delta over the stages with the two flows it is the difference of."""
     # The flows are broad and pale under the thin delta, which often coincides with one of them.
-    lines = (
-        ("delta", {"color": COLOUR["ink"], "zorder": 3}, "Δ"),
-        ("delta_i_to_c", {"color": COLOUR["gain"], "linewidth": 4, "alpha": 0.5}, "wrong → right"),
-        ("delta_c_to_i", {"color": COLOUR["loss"], "linewidth": 4, "alpha": 0.5}, "right → wrong"),
-    )
-    for column, style, label in lines:
+    flow = {"linewidth": 4, "alpha": 0.5}
+    for column, colour, style in (
+        ("delta", "ink", {"zorder": 3}),
+        ("delta_i_to_c", "gain", flow),
+        ("delta_c_to_i", "loss", flow),
+    ):
         for stage, start in _stages(inputs):
-            _line(axes, stage, start, column, label if start == 0 else None, **style)
-    base = 100 * inputs.base.metrics["delta"]
-    axes.axhline(base, gid="base-delta", color=COLOUR["ink"], linestyle=":", linewidth=1.4, label="base, Δ")
+            _line(axes, stage, start, column, TRANSITIONS.get(column, "Δ"), color=COLOUR[colour], **style)
+    if inputs.compared:
+        dotted: dict[str, Any] = {"linestyle": ":", "linewidth": 1.4, "label": f"{inputs.base.name}, Δ"}
+        axes.axhline(100 * inputs.base.metrics["delta"], gid="base-delta", color=COLOUR["ink"], **dotted)
     axes.set_ylabel("points of all problems")
     _step_axis(axes, inputs)
     _legend(axes)
@@ -147,16 +95,18 @@ def delta_over_training(axes: Axes, inputs: Inputs) -> None:
 
 def transition_bars(axes: Axes, inputs: Inputs, before: int, after: int) -> None:
     """What became of the answers from one attempt to another, by model, with 95 % intervals."""
-    width = 0.27
+    count = len(inputs.models)
+    width, colours = 0.81 / count, palette(count)
+    narrow: dict[str, Any] = {"rotation": 90, "va": "bottom"} if count > 3 else {}
     for at, model in enumerate(inputs.models):
         shares = transitions(model.generations, before, after)
         for place, share in enumerate(shares.values()):
-            x, value = place + (at - 1) * width, 100 * share.value
+            x, value = place + (at - (count - 1) / 2) * width, 100 * share.value
             axes.bar(
                 x,
                 value,
                 width=0.9 * width,
-                color=COLOUR[model.name],
+                color=colours[f"model{at + 1}"][0],
                 label=model.label if place == 0 else None,
             )
             low, high = 100 * (share.value - share.low), 100 * (share.high - share.value)
@@ -176,8 +126,9 @@ def transition_bars(axes: Axes, inputs: Inputs, before: int, after: int) -> None
                 ha="center",
                 fontsize=7,
                 color=COLOUR["muted"],
+                **narrow,
             )
-    axes.set_xticks(range(len(TRANSITIONS)), list(TRANSITIONS.values()))
+    axes.set_xticks(range(len(OUTCOMES)), list(OUTCOMES.values()))
     axes.tick_params(axis="x", length=0)
     for label in axes.get_xticklabels():
         label.set_color(COLOUR["ink"])
@@ -192,7 +143,7 @@ def training_curve(axes: Axes, inputs: Inputs, quantity: str, label: str) -> Non
         for column in columns:
             t = column.rpartition("_t")[2]
             colour = COLOUR[f"attempt{t}"] if t.isdigit() else COLOUR["ink"]
-            name = f"attempt {t}" if t.isdigit() and start == 0 else None
+            name = f"attempt {t}" if t.isdigit() else None
             steps, values = start + stage.curve["step"], stage.curve[column]
             window = max(1, len(values) // 16)
             if window > 1:
@@ -207,13 +158,14 @@ def training_curve(axes: Axes, inputs: Inputs, quantity: str, label: str) -> Non
         _legend(axes)
 
 
-def as_svg(name: str, title: str, draw: Draw) -> str:
+def as_svg(name: str, title: str, draw: Draw, models: int) -> str:
     """One figure as an SVG element for an HTML page.
 
     Args:
         name: makes the element's ids unique on its page.
         title: what a screen reader says of it.
         draw: draws the figure on an axes.
+        models: how many the page shows; which decides the models' colours.
     """
     buffer = io.StringIO()
     with _figure() as figure:
@@ -228,13 +180,16 @@ def as_svg(name: str, title: str, draw: Draw) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'id="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
-    for key, colour in COLOUR.items():
+    for key, (colour, _) in palette(models).items():
         svg = svg.replace(colour, f"var(--{key})")
     return svg.strip()
 
 
 def write_png(target: Path, inputs: Inputs) -> None:
-    """Accuracy over training and the transitions, side by side on white: the picture of a README."""
+    """Accuracy over training and the transitions, side by side on white: the picture of a README.
+
+    Needs a stage of training.
+    """
     with _figure(columns=2) as figure:
         left, right = figure.subplots(1, 2)
         accuracy_over_training(left, inputs)
@@ -252,25 +207,38 @@ def _figure(columns: int = 1) -> Iterator[Figure]:
         yield Figure(figsize=(WIDTH * columns, HEIGHT), layout="constrained")
 
 
+def kept_at(inputs: Inputs) -> dict[str, int]:
+    """Where on the stages' common axis a model's weights were kept, by its name.
+
+    The first model is from before them and the last one from the last stage; one between is named
+    after its stage, or is of none.
+    """
+    if not inputs.training:
+        return {}
+    kept = {stage.name: start + stage.summary["selected_step"] for stage, start in _stages(inputs)}
+    between = {model.name: kept[model.name] for model in inputs.models if model.name in kept}
+    return {inputs.base.name: 0, **between, inputs.final.name: [*kept.values()][-1]}
+
+
 def _stages(inputs: Inputs) -> Iterator[tuple[Trained, int]]:
-    """Both stages with the step at which each begins on their common axis."""
-    first, second = inputs.training
-    yield first, 0
-    yield second, first.summary["steps"]
+    """The stages with the step at which each begins on their common axis."""
+    starts = accumulate((stage.summary["steps"] for stage in inputs.training), initial=0)
+    return zip(inputs.training, starts, strict=False)  # the last start is the end
 
 
-def _line(axes: Axes, stage: Trained, start: int, column: str, label: str | None, **style: Any) -> None:
+def _line(axes: Axes, stage: Trained, start: int, column: str, label: str, **style: Any) -> None:
     steps: pd.Series = start + stage.validation["step"]
     axes.plot(steps, 100 * stage.validation[column], label=label, **style)
 
 
 def _step_axis(axes: Axes, inputs: Inputs) -> None:
-    first, second = inputs.training
-    boundary, end = first.summary["steps"], first.summary["steps"] + second.summary["steps"]
-    axes.axvline(boundary, color=COLOUR["muted"], linewidth=0.8, zorder=1)
-    for stage, place in ((first, boundary / 2), (second, (boundary + end) / 2)):
+    end = 0
+    for stage, start in _stages(inputs):
+        end = start + stage.summary["steps"]
+        if start > 0:
+            axes.axvline(start, color=COLOUR["muted"], linewidth=0.8, zorder=1)
         axes.text(
-            place,
+            (start + end) / 2,
             0.985,
             stage.label,
             transform=axes.get_xaxis_transform(),
@@ -291,6 +259,8 @@ def _percent_axis(axes: Axes, label: str) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    handles, _ = axes.get_legend_handles_labels()
-    columns = len(handles) if len(handles) <= 4 else min(len(handles) // 2, 5)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0.2)
+    handles, labels = axes.get_legend_handles_labels()
+    entries = dict(zip(labels, handles, strict=True))  # the stages' lines have one entry together
+    columns = len(entries) if len(entries) <= 4 else min(len(entries) // 2, 5)
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2}
+    axes.legend(entries.values(), entries.keys(), ncols=columns, **place)

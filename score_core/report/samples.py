@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from score_core.report.labels import OUTCOMES
 from score_core.report.visible import visible
 
 # The kinds of answers shown, in this order: (right at the first attempt, right at the last).
 KINDS = {
-    (False, True): "Corrected: wrong → right",
-    (True, False): "Spoiled: right → wrong",
-    (True, True): "Kept: right → right",
-    (False, False): "Not found: wrong → wrong",
+    (False, True): "Corrected",
+    (True, False): "Spoiled",
+    (True, True): "Kept",
+    (False, False): "Not found",
 }
 
 # Above this many characters texts are compared word by word: single letters in common mean nothing.
@@ -70,7 +71,7 @@ def choose_samples(generations: pd.DataFrame, attempts: int, count: int) -> list
     for (a, b), name in KINDS.items():
         rows = shuffled[(first == a) & (last == b)]
         chosen = rows.head(count).to_dict("records")
-        kinds.append(Kind(name, len(rows), [_sample(row, attempts) for row in chosen]))
+        kinds.append(Kind(f"{name}: {OUTCOMES[a, b]}", len(rows), [_sample(row, attempts) for row in chosen]))
     return kinds
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+from score_core.config.schema import Config
 from score_core.report import wording
 from score_core.report.inputs import Inputs
+from score_core.report.labels import TRANSITIONS
 
 Show = Callable[[float], str]
 
@@ -18,19 +20,10 @@ def result_rows(inputs: Inputs) -> list[tuple[str, str, list[tuple[str, str]]]]:
         suffix, later = ("", "") if t == 2 else (f"_t{t}", f", attempt {t}")
         rows += [
             (f"Δ{later}", f"delta{suffix}", wording.points, f"attempt {t} minus attempt {t - 1}"),
-            (
-                f"Wrong → right{later}",
-                f"delta_i_to_c{suffix}",
-                wording.percent,
-                "share of all problems corrected",
-            ),
-            (
-                f"Right → wrong{later}",
-                f"delta_c_to_i{suffix}",
-                wording.percent,
-                "share of all problems spoiled",
-            ),
         ]
+        for key, became in (("delta_i_to_c", "corrected"), ("delta_c_to_i", "spoiled")):
+            name = f"{TRANSITIONS[key].capitalize()}{later}"
+            rows.append((name, f"{key}{suffix}", wording.percent, f"share of all problems {became}"))
     return [
         (
             name,
@@ -60,12 +53,19 @@ def monitor_rows(inputs: Inputs) -> list[tuple[str, list[str]]]:
     ]
     for name, key, show in (
         ("No answer found at attempt {}, %", "unparsable", wording.percent),
-        ("Cut at the length limit at attempt {}, %", "truncated", wording.percent),
+        ("Truncated at the length limit at attempt {}, %", "truncated", wording.percent),
         ("Mean length of attempt {}, tokens", "length", _one_decimal),
         ("Mean training reward of attempt {}", "reward", _decimals),
     ):
         rows += [(name.format(t), f"{key}_t{t}", show) for t in attempts]
     return [(name, [show(model.metrics[key]) for model in inputs.models]) for name, key, show in rows]
+
+
+def training_rows(inputs: Inputs, config: Config) -> list[tuple[str, list[str]]]:
+    """The parameters of training: (key, [value of each stage]), a dash where a stage has no such key."""
+    stages = [dict(wording.leaves(config.stage(trained.name))) for trained in inputs.training]
+    keys = dict.fromkeys(key for settings in stages for key in settings)
+    return [(key, [settings.get(key, wording.NONE) for settings in stages]) for key in keys]
 
 
 def _one_decimal(value: float) -> str:

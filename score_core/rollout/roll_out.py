@@ -131,9 +131,15 @@ def _verdicts(
     for at, problem in enumerate(problems):
         members = range(at * samples, (at + 1) * samples)
         for attempt in range(1, attempts + 1):
-            turn = attempt - 1
-            cells = [(texts[n][turn], ids[n][turn], truncated[n][turn]) for n in members]
-            groups.append(Ungraded(problem, attempt, *zip(*cells, strict=True)))
+            groups.append(
+                Ungraded(
+                    problem,
+                    attempt,
+                    texts=[texts[n][attempt - 1] for n in members],
+                    tokens=[ids[n][attempt - 1] for n in members],
+                    truncated=[truncated[n][attempt - 1] for n in members],
+                )
+            )
     graded = grader.grade(groups)
     by_problem = [graded[start : start + attempts] for start in range(0, len(graded), attempts)]
     return [list(row) for groups in by_problem for row in zip(*groups, strict=True)]

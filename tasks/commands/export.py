@@ -11,9 +11,10 @@ from pathlib import Path
 
 from score_core.errors import UserError
 from score_core.files import read_json, replacing
+from tasks.runner.exits import exit_code
+from tasks.runner.pipeline import outputs_of, stages_of
 
-MODEL = Path("models/stage2")
-CARD = Path("reports/model_card.md")
+TRAINED = stages_of("train")[-1]
 # Tells a later export that the folder is one of ours and may be replaced.
 MARK = "score_export.json"
 
@@ -32,10 +33,10 @@ def export(model: Path, card: Path, output: Path, force: bool = False) -> Path |
     """
     adapter = model / "adapter_config.json"
     if not adapter.is_file() and not (model / "config.json").is_file():
-        raise UserError(f"{model}: no trained model here; run `dvc repro train_stage2`, which makes it.")
+        raise UserError(f"{model}: no trained model here; run `dvc repro {TRAINED}`, which makes it.")
     if not card.is_file():
         raise UserError(f"{card}: not found; run `dvc repro report`, which makes it.")
-    base = read_json(adapter, "train_stage2")["base_model_name_or_path"] if adapter.is_file() else None
+    base = read_json(adapter, TRAINED)["base_model_name_or_path"] if adapter.is_file() else None
 
     output = output.resolve()
     _check_replaceable(output, model.resolve(), force)
@@ -96,16 +97,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tasks.commands.export", description=__doc__.splitlines()[0]
     )
+    model, card = outputs_of(TRAINED)[0], outputs_of("report")[1]
+    parser.add_argument("--model", type=Path, default=model, help=f"the trained model ({model})")
+    parser.add_argument("--card", type=Path, default=card, help=f"its card ({card})")
     parser.add_argument("--output", type=Path, default=Path("export"), help="the folder to write (export)")
     parser.add_argument("--force", action="store_true", help="replace a folder that no export made")
     given = parser.parse_args(arguments)
-    try:
-        base = export(MODEL, CARD, given.output, given.force)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(how_to_load(given.output, base))
-    return 0
+
+    def work() -> None:
+        base = export(given.model, given.card, given.output, given.force)
+        print(how_to_load(given.output, base))
+
+    return exit_code("export", work)
 
 
 if __name__ == "__main__":

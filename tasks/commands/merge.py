@@ -12,6 +12,8 @@ from pathlib import Path
 
 from score_core.errors import UserError
 from score_core.files import replacing
+from tasks.runner.exits import exit_code
+from tasks.runner.pipeline import outputs_of, stages_of
 
 
 def merge(adapter: Path, base: Path, output: Path, dtype: str) -> None:
@@ -37,25 +39,28 @@ def merge(adapter: Path, base: Path, output: Path, dtype: str) -> None:
         save_model(model, load_tokenizer(adapter), temporary)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tasks.commands.merge",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--adapter", type=Path, default=Path("models/stage2"))
-    parser.add_argument("--base", type=Path, default=Path("models/base"))
-    parser.add_argument("--output", type=Path, default=Path("merged"))
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
-    arguments = parser.parse_args()
-    try:
-        merge(arguments.adapter, arguments.base, arguments.output, arguments.dtype)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"merged model: {arguments.output.resolve()}")
-    return 0
+    (adapter,), (base,) = outputs_of(stages_of("train")[-1])[:1], outputs_of("prepare_base_model")
+    parser.add_argument("--adapter", type=Path, default=adapter, help=f"a trained adapter ({adapter})")
+    parser.add_argument("--base", type=Path, default=base, help=f"the model that it sits on ({base})")
+    parser.add_argument("--output", type=Path, default=Path("merged"), help="the folder to write (merged)")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the weights to write; auto is the base model's (auto)",
+    )
+    given = parser.parse_args(arguments)
+    code = exit_code("merge", lambda: merge(given.adapter, given.base, given.output, given.dtype))
+    if code == 0:
+        print(f"merged model: {given.output.resolve()}")
+    return code
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
     python -m tasks.commands.profiles                 only the latter; `dvc exp run` asks this itself
     python -m tasks.commands.profiles --known NAME    only the former, where nothing is overwritten
 
-An edit is safe where its `params.yaml` can be had again: it is committed, it is what conf/ composes, or a
-DVC experiment holds it. The answer is the exit code, and a line with the remedy when it is 2.
+An edit is safe where its `params.yaml` can be had again: it is committed, it is what conf/ composes for the
+profile that it names, or a DVC experiment holds it. The answer is the exit code, and a line with the remedy
+when it is 2.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 import yaml
 
 from score_core.errors import UserError
+from tasks.runner.exits import exit_code
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
@@ -59,21 +61,19 @@ def check_nothing_lost(root: Path = Path()) -> None:
     """Refuses if `params.yaml` holds something that is nowhere else.
 
     Raises:
-        UserError: with the keys that differ from the nearest composition, and the remedies.
+        UserError: with the keys that differ from the profile that it names, and the remedies.
     """
     params = root / PARAMS
     if not params.exists() or _in_git(root):
         return
-    text, conf = params.read_text(), root / CONF
-    for name in profiles(conf):
-        # Smoke runs of a profile are one word away too.
-        for smoke in ([], ["smoke=true"]):
-            if text == compose([f"profile={name}", *smoke], conf):
-                return
+    text = params.read_text()
+    composed = _composed(text, root / CONF)
+    if text == composed:
+        return
     raise UserError(
-        f"{PARAMS}: holds edits made by hand{_edits(text, conf)}, and selecting a profile would overwrite "
-        "them. To run them as they stand: `dvc repro`; to keep them: `git commit`, `dvc exp save`, or the "
-        f"same lines in conf/profile/; to drop them: `git checkout {PARAMS}`."
+        f"{PARAMS}: holds edits made by hand{_edits(composed, text)}, and selecting a profile would "
+        "overwrite them. To run them as they stand: `dvc repro`; to keep them: `git commit`, `dvc exp "
+        f"save`, or the same lines in conf/profile/; to drop them: `git checkout {PARAMS}`."
     )
 
 
@@ -95,14 +95,20 @@ def _git(root: Path, *arguments: str, stdin: str = "") -> str:
     return answer.stdout if answer.returncode == 0 else ""
 
 
-def _edits(text: str, conf: Path) -> str:
-    """What differs from the profile that the file names, e.g. ` (stage2.alpha: 3.0 is now 5.0)`."""
+def _composed(text: str, conf: Path) -> str | None:
+    """What conf/ composes for the profile and the size that this `params.yaml` names; None if none."""
     try:
         now = yaml.safe_load(text)
-        before = yaml.safe_load(compose([f"profile={now['profile']}"], conf))
-    except Exception:  # the edit may have left anything here, and the message stands without it
+        return compose([f"profile={now['profile']}", *(["smoke=yes"] if now.get("smoke") else [])], conf)
+    except Exception:  # the edit may have left anything here, and is one whatever it left
+        return None
+
+
+def _edits(composed: str | None, text: str) -> str:
+    """What differs from the profile that the file names, e.g. ` (stage2.alpha: 3.0 is now 5.0)`."""
+    if composed is None:
         return ""
-    was, now = _flat(before), _flat(now)
+    was, now = _flat(yaml.safe_load(composed)), _flat(yaml.safe_load(text))
     changed = [key for key in {**was, **now} if was.get(key) != now.get(key)]
     shown = [f"{key}: {was.get(key)} is now {now.get(key)}" for key in changed[:3]]
     return f" ({', '.join(shown)}{', ...' if len(changed) > 3 else ''})" if shown else ""
@@ -122,15 +128,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", help="the profile to select")
     parser.add_argument("--known", action="store_true", help="only check that there is such a profile")
     given = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         if given.name is not None:
             check_known(given.name)
         if not given.known:
             check_nothing_lost()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code("profiles", work)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,22 @@
 """The table that `make repro` ends with: `python -m tasks.commands.summary`.
 
-Reads metrics/{base,stage1,final}.json; percent, with 95 % intervals.
+Reads the metrics of every evaluation in dvc.yaml; percent, with 95 % intervals.
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
-from score_core.errors import UserError
 from score_core.files import read_json
-
-METRICS = Path("metrics")
-REPORT = Path("reports/index.html")
-MODELS = {"base": "base model", "stage1": "after Stage I", "final": "after Stage II"}
-TRANSITIONS = {"delta_i_to_c": "wrong → right", "delta_c_to_i": "right → wrong"}
+from score_core.report.labels import TRANSITIONS, model_label
+from tasks.runner.exits import exit_code
+from tasks.runner.pipeline import outputs_of, stages_of
 
 
 def table(metrics: dict[str, dict[str, Any]]) -> str:
     """One line a model, one column a metric that all of them have.
 
     Args:
-        metrics: the contents of metrics/*.json by model.
+        metrics: the contents of metrics/*.json by the model's name.
     """
     attempts = min(model["attempts"] for model in metrics.values())
     columns = {f"accuracy_t{t}": f"attempt {t}" for t in range(1, attempts + 1)}
@@ -28,7 +24,7 @@ def table(metrics: dict[str, dict[str, Any]]) -> str:
     rows = [["", *columns.values()]]
     for name, model in metrics.items():
         cells = [_percent(model[key], model["ci95"].get(key), key == "delta") for key in columns]
-        rows.append([MODELS[name], *cells])
+        rows.append([model_label(name), *cells])
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -47,18 +43,19 @@ def _percent(value: float, interval: list[float] | None, signed: bool) -> str:
 
 
 def main() -> int:
-    """Prints the table; returns the exit code."""
-    try:
-        metrics = {name: read_json(METRICS / f"{name}.json", made_by=f"evaluate_{name}") for name in MODELS}
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    count = metrics["final"]["n"]
+    """The command line; returns the exit code."""
+    return exit_code("summary", _print_summary)
+
+
+def _print_summary() -> None:
+    evaluated = {file: stage for stage in stages_of("evaluate") for file in outputs_of(stage, "metrics")}
+    metrics = {file.stem: read_json(file, made_by=stage) for file, stage in evaluated.items()}
+    count = min(model["n"] for model in metrics.values())
     print(f"\nPercent of {count} test problems answered right, with 95 % intervals\n")
     print(table(metrics))
-    if REPORT.exists():
-        print(f"\nReport: {REPORT.resolve()}")
-    return 0
+    page = outputs_of("report")[0]
+    if page.exists():
+        print(f"\nReport: {page.resolve()}")
 
 
 if __name__ == "__main__":

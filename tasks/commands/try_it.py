@@ -15,25 +15,23 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score_core.config.parsing import load_config, load_runtime
 from score_core.errors import UserError
 from score_core.problems import Problem, read_problems
 from score_core.report.visible import visible
+from tasks.runner.command_line import add_configuration, read_configuration
+from tasks.runner.exits import exit_code
+from tasks.runner.pipeline import outputs_of, stages_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Heading, folder, and the stage that makes it.
-MODELS = (
-    ("base model", Path("models/base"), "prepare_base_model"),
-    ("trained model", Path("models/stage2"), "train_stage2"),
-)
-DATA = Path("data/prepared")
+# Each model's heading, and the stage that makes it.
+MODELS = {"base model": "prepare_base_model", "trained model": stages_of("train")[-1]}
 WIDTH = 80
 COLUMN = 38  # two columns and four spaces between them
 
 Row = Mapping[str, Any]
-Ask = Callable[[Path, list[Problem]], "pd.DataFrame"]
+Ask = Callable[[list[Problem]], list["pd.DataFrame"]]  # a table of generations for each of MODELS
 
 
 def side_by_side(problem: Problem, rows: list[Row]) -> str:
@@ -46,7 +44,7 @@ def side_by_side(problem: Problem, rows: list[Row]) -> str:
     lines = [*_wrapped(f"Problem  {problem.problem}", WIDTH)]
     if problem.answer:
         lines += _wrapped(f"Answer   {problem.answer}", WIDTH)
-    lines += ["", _columns([name for name, _, _ in MODELS]), _columns(["-" * COLUMN] * len(rows))]
+    lines += ["", _columns(MODELS), _columns(["-" * COLUMN] * len(rows))]
     attempts = sum(key.startswith("text_t") for key in rows[0])
     for t in range(1, attempts + 1):
         cells = []
@@ -73,7 +71,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
 def show(problems: list[Problem], ask: Ask) -> None:
     """Asks both models and prints what they say."""
-    tables = [ask(folder, problems).to_dict("records") for _, folder, _ in MODELS]
+    tables = [table.to_dict("records") for table in ask(problems)]
     for problem, *rows in zip(problems, *tables, strict=True):
         print("\n" + side_by_side(problem, rows))
 
@@ -99,9 +97,9 @@ def typed(text: str) -> Problem:
     return Problem(id="typed", problem=text, references=())
 
 
-def check_models() -> None:
+def check_models(folders: Iterable[Path]) -> None:
     """Says which stage to run where a model is missing."""
-    for _, folder, stage in MODELS:
+    for folder, stage in zip(folders, MODELS.values(), strict=True):
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise UserError(
                 f"{folder}: no model here; run `make repro`, or `dvc repro {stage}`, which makes it."
@@ -113,12 +111,12 @@ def run(given: argparse.Namespace, ask: Ask) -> None:
     if given.problem is not None:
         show([typed(given.problem)], ask)
     elif given.test is not None:
-        problems = read_problems(DATA, "test")
+        problems = read_problems(given.data, "test")
         # Drawn anew each time: this is for looking around, and no result depends on it.
         show(random.sample(problems, min(given.test, len(problems))), ask)
     else:
-        known = (DATA / "test.parquet").is_file()
-        converse(ask, read_problems(DATA, "test")[0].problem if known else None)
+        known = (given.data / "test.parquet").is_file()
+        converse(ask, read_problems(given.data, "test")[0].problem if known else None)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -129,24 +127,26 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--problem", metavar="TEXT", help="ask this and end")
     what.add_argument("--test", metavar="N", type=_count, nargs="?", const=1, help="draw N test problems (1)")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameters (params.yaml)")
-    parser.add_argument("--runtime", type=Path, default=Path("runtime.yaml"), help="(runtime.yaml)")
+    base, trained = (outputs_of(stage)[0] for stage in MODELS.values())
+    data = outputs_of("download_data")[0]
+    parser.add_argument("--base", type=Path, default=base, help=f"the one model ({base})")
+    parser.add_argument("--trained", type=Path, default=trained, help=f"the other ({trained})")
+    parser.add_argument("--data", type=Path, default=data, help=f"the prepared splits ({data})")
+    add_configuration(parser)
     given = parser.parse_args(arguments)
-    try:
-        config, runtime = load_config(given.params), load_runtime(given.runtime)
-        check_models()
+
+    def work() -> None:
+        config, runtime = read_configuration(given)
+        check_models([given.base, given.trained])
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars would stand between the answers
         from score_core.evaluation.evaluate import Evaluator  # loads torch
 
-        loaded = cache(lambda folder: Evaluator(folder, config, runtime))
-        run(given, lambda folder, problems: loaded(folder).evaluate(problems, show_progress=False))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print()
-        return 130
-    return 0
+        models = cache(
+            lambda: [Evaluator(folder, config, runtime, given.base) for folder in (given.base, given.trained)]
+        )
+        run(given, lambda problems: [one.evaluate(problems, show_progress=False) for one in models()])
+
+    return exit_code("try_it", work)
 
 
 def _count(text: str) -> int:

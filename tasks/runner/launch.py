@@ -14,7 +14,6 @@ import logging
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,19 +24,23 @@ import psutil
 
 from score_core.config.parsing import LAUNCH_PREFIX, Config
 from score_core.config.runtime import Launch, Runtime
-from tasks.runner.command_line import ENDING, end_with_parent
+from tasks.runner.exits import ENDING
+from tasks.runner.processes import Child
 
 log = logging.getLogger(__name__)
 CONFIGURATIONS = Path(__file__).resolve().parents[2] / "launch"
 PATIENCE = 30  # seconds for the other processes to end, once one of them has
 
 
-def launched(stage: str, files: list[str], config: Config, runtime: Runtime, trains: str | None) -> Runtime:
+def launch(
+    module: str, arguments: list[str], config: Config, runtime: Runtime, section: str | None
+) -> Runtime:
     """Returns what to run with in this process; where others do the work, ends with their exit code.
 
     Args:
-        files: the stage's command line arguments.
-        trains: the parameters' section of a stage that trains; None for an evaluation, which has no
+        module: the command, e.g. `tasks.train`.
+        arguments: all that follows it on the command line; the processes get the same.
+        section: the section of params.yaml of a stage that trains; None for an evaluation, which has no
             use for split optimisers.
 
     Raises:
@@ -46,27 +49,28 @@ def launched(stage: str, files: list[str], config: Config, runtime: Runtime, tra
     if ENDING in os.environ:
         return runtime
     if runtime.launch.through is not None:
-        sys.exit(_on_every_machine(stage, files, runtime.launch.through))
-    from score_core.distributed import check_launch, resolve, world_of
+        line = [*shlex.split(runtime.launch.through), sys.executable, "-m", module, *arguments]
+        sys.exit(_supervise(line, {f"{LAUNCH_PREFIX}THROUGH": "null"}, None))
+    from tasks.runner.launch_checks import check_launch, resolve
 
-    launch = resolve(runtime.launch)
-    if trains is None:
-        launch = launch.model_copy(update={"strategy": "ddp" if world_of(launch) > 1 else "single"})
-    check_launch(config, launch, trains)
-    if launch.strategy != "single":
-        sys.exit(_on_this_machine(stage, files, launch))
+    settings = resolve(runtime.launch)
+    if section is None:
+        strategy = "ddp" if settings.world_size > 1 else "single"
+        settings = settings.model_copy(update={"strategy": strategy})
+    check_launch(config, settings, section)
+    if settings.strategy != "single":
+        sys.exit(_on_this_machine(module, arguments, settings))
     # The Trainer would take every GPU that it sees.
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    return runtime.model_copy(update={"launch": launch})
+    return runtime.model_copy(update={"launch": settings})
 
 
 def command(module: str, arguments: list[str], launch: Launch) -> list[str]:
     """The long command line that the user never types."""
-    total = (launch.processes or 1) * launch.machines
     line = [
         sys.executable, "-m", "accelerate.commands.launch",
         "--config_file", str(CONFIGURATIONS / f"{launch.strategy}.yaml"),
-        "--num_processes", str(total),
+        "--num_processes", str(launch.world_size),
         "--num_machines", str(launch.machines),
         "--machine_rank", str(launch.machine_rank),
         "--main_process_ip", launch.main_address,
@@ -82,63 +86,66 @@ def command(module: str, arguments: list[str], launch: Launch) -> list[str]:
     return [*line, "--module", module, *arguments]
 
 
-def _on_every_machine(stage: str, files: list[str], through: str) -> int:
-    line = [*shlex.split(through), sys.executable, "-m", f"tasks.{stage}", *files]
-    log.info("%s", shlex.join(line))
-    return _supervise(line, {f"{LAUNCH_PREFIX}THROUGH": "null"}, None)
-
-
-def _on_this_machine(stage: str, files: list[str], launch: Launch) -> int:
-    line = command(f"tasks.{stage}", files, launch)
-    log.info("%s", shlex.join(line))
+def _on_this_machine(module: str, arguments: list[str], launch: Launch) -> int:
     # What was resolved here holds for every process.
     settled = {
         f"{LAUNCH_PREFIX}{key.upper()}": str(getattr(launch, key)) for key in ("strategy", "processes")
     }
     with tempfile.TemporaryDirectory(prefix="score-") as folder:
         ending = Path(folder) / "code"
-        code = _supervise(line, {**settled, ENDING: str(ending)}, ending)
+        code = _supervise(command(module, arguments, launch), {**settled, ENDING: str(ending)}, ending)
         return int(ending.read_text()) if ending.exists() else code
 
 
 def _supervise(line: list[str], environment: dict[str, str], ending: Path | None) -> int:
-    """Runs a command to its end, handing on signals; returns its exit code."""
-    process = subprocess.Popen(
-        line,
-        env={**os.environ, **environment},
-        # Of its own, so that Ctrl-C reaches it once and by way of us.
-        start_new_session=True,
-        preexec_fn=end_with_parent,
-    )
-    signalled = 0
-    while True:
-        try:
-            while (code := process.poll()) is None:
-                time.sleep(0.1)
-                if ending is not None and ending.exists():
-                    _hurry(process, since=ending.stat().st_mtime)
-            return 128 + signalled if signalled else 1 if code < 0 else code
-        except (KeyboardInterrupt, SystemExit) as asked:
-            signalled = signal.SIGINT if isinstance(asked, KeyboardInterrupt) else int(asked.code or 0) - 128
-            _hand_on(process, signalled, to_children=ending is not None)
+    """Runs a command to its end and forwards signals; returns its exit code.
+
+    Args:
+        ending: where the first process to end with a code of its own leaves it; None if `line` is not
+            the launcher, and gets the signals itself.
+    """
+    log.info("%s", shlex.join(line))
+    received = 0
+    # By SIGTERM, since one SIGINT does not end srun.
+    with Child(line, {**os.environ, **environment}, stop_signal=signal.SIGTERM) as child:
+        while True:
+            try:
+                while (code := child.process.poll()) is None:
+                    time.sleep(0.1)
+                    if ending is not None and ending.exists():
+                        _end_launcher(child, since=ending.stat().st_mtime)
+                return 128 + received if received else 1 if code < 0 else code
+            except (KeyboardInterrupt, SystemExit) as asked:
+                interrupted = isinstance(asked, KeyboardInterrupt)
+                received = signal.SIGINT if interrupted else int(asked.code or 0) - 128
+                _forward(child, received, to_processes=ending is not None)
 
 
-def _hurry(launcher: subprocess.Popen[bytes], since: float) -> None:
+def _end_launcher(child: Child, since: float) -> None:
     """Ends a launcher that waits, once one of its processes has ended with a code of its own."""
-    if not _children(launcher):
-        launcher.kill()  # it waits minutes for other machines' launchers, and has nothing left to do
-    elif time.time() > since + PATIENCE:
-        launcher.terminate()  # and with it the processes that wait for the one that has ended
+    launcher, processes = _tree(child)
+    if launcher is None:
+        return
+    with suppress(psutil.NoSuchProcess):
+        if not processes:
+            launcher.kill()  # it waits minutes for other machines' launchers, and has nothing left to do
+        elif time.time() > since + PATIENCE:
+            launcher.terminate()  # and with it the processes that wait for the one that has ended
 
 
-def _hand_on(launcher: subprocess.Popen[bytes], number: int, to_children: bool) -> None:
-    for receiver in (_children(launcher) if to_children else []) or [launcher]:
+def _forward(child: Child, number: int, to_processes: bool) -> None:
+    launcher, processes = _tree(child)
+    if launcher is None:
+        child.stop()  # nothing has been started yet
+        return
+    for receiver in (processes if to_processes else []) or [launcher]:
         with suppress(psutil.NoSuchProcess):
             receiver.send_signal(number)
 
 
-def _children(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    try:
-        return psutil.Process(launcher.pid).children()
-    except psutil.NoSuchProcess:
-        return []  # it has just ended by itself
+def _tree(child: Child) -> tuple[psutil.Process | None, list[psutil.Process]]:
+    """What runs below the watchdog, and its processes; neither if it has just ended."""
+    with suppress(psutil.NoSuchProcess):
+        for launcher in psutil.Process(child.process.pid).children():
+            return launcher, launcher.children()
+    return None, []

@@ -1,4 +1,4 @@
-"""One at a time: a stage in a checkout, and trainers and evaluations on a machine's accelerators.
+"""One at a time: a stage or a flow in a checkout, and trainers and evaluations on a machine's accelerators.
 
 The locks are the kernel's (`flock`), which frees them whenever and however their process ends. Nobody needs
 to clean up, and the files mean nothing by themselves. On a machine without accelerators only the checkout
@@ -16,18 +16,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+Log = logging.Logger | logging.LoggerAdapter
 
 # Of the machine, and not TMPDIR, which a service and a shell need not have in common.
 MACHINE = Path("/tmp") / f"score-locks-{os.getuid()}"
 
 
 @contextmanager
-def alone(stage: str, folder: Path | None, accelerated: bool) -> Iterator[None]:
-    """Waits until no other process runs `stage` in this checkout or, if `accelerated`, uses its accelerators.
+def exclusive(holder: str, folder: Path | None, accelerated: bool, log: Log = log) -> Iterator[None]:
+    """Waits until no other process holds the same locks, and holds them until the `with` block ends.
 
     Args:
-        folder: the stage's own in this checkout; None leaves the checkout out.
-        accelerated: whether the stage uses accelerators where there are some.
+        holder: what others that wait are told, e.g. the name of a stage.
+        folder: of the stage in this checkout, which holds one lock; None leaves the checkout out.
+        accelerated: whether it uses accelerators where there are some; each has a lock on this machine.
+        log: says who is waited for.
     """
     devices = accelerators() if accelerated else []
     # The checkout's first and the machine's in order, so that no two processes wait for each other.
@@ -37,7 +40,7 @@ def alone(stage: str, folder: Path | None, accelerated: bool) -> Iterator[None]:
     ]
     with ExitStack() as held:
         for file in files:
-            held.enter_context(_held(file, stage))
+            held.enter_context(_locked(file, holder, log))
         yield
 
 
@@ -57,24 +60,24 @@ def accelerators() -> list[str]:
 
 
 @contextmanager
-def _held(file: Path, stage: str) -> Iterator[None]:
+def _locked(file: Path, holder: str, log: Log) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as opened:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.warning("waiting for %s, which holds %s", _holder(file), file)
+            log.warning("waiting for %s, which holds %s", _describe_holder(file), file)
             fcntl.flock(opened, fcntl.LOCK_EX)
-            log.info("it has ended")
+            log.info("the lock is free")
         opened.truncate(0)
-        json.dump({"stage": stage, "pid": os.getpid(), "folder": str(Path.cwd())}, opened)
+        json.dump({"holder": holder, "pid": os.getpid(), "folder": str(Path.cwd())}, opened)
         opened.flush()
         yield
 
 
-def _holder(file: Path) -> str:
+def _describe_holder(file: Path) -> str:
     try:
-        holder = json.loads(file.read_text())
-        return f"{holder['stage']} (process {holder['pid']} in {holder['folder']})"
+        found = json.loads(file.read_text())
+        return f"{found['holder']} (process {found['pid']} in {found['folder']})"
     except (ValueError, KeyError):
-        return "a process that has not said its name yet"
+        return "a process that has not written its name yet"

@@ -12,7 +12,7 @@ stages:
     outs: [c.txt]
   b:
     cmd: python b.py
-    deps: [a.txt, b.py]
+    deps: [a.txt, b.py, rooms]
     params: [b.word]
     outs: [b.txt]
   a:
@@ -27,6 +27,8 @@ def make_pipeline(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "b.py").write_text(B_PY)
+    (root / "rooms").mkdir()
+    (root / "rooms" / "one.py").touch()
     set_word(root, "one")
     dvc(root, "init", "--no-scm", "-q")
     dvc(root, "config", "core.analytics", "false")

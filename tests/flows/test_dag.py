@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.dag import NEVER, plan, read_stages, reason, select
+from flows.dag import NEVER, find_output, plan, read_stages, reason, select
 from score_core.errors import UserError
 from tests.flows.small_pipeline import dvc, make_pipeline, set_word
 
@@ -37,12 +37,16 @@ def test_stages_come_in_an_order_in_which_they_can_run(done):
     assert [stage.name for stage in stages] == ["a", "b", "c"]
     assert [stage.needs for stage in stages] == [set(), {"a"}, {"b"}]
     assert stages[1].command == "python b.py"
+    assert find_output(stages, "*.txt") == (Path("a.txt"), stages[0])
+    assert find_output(stages, "c.txt") == (Path("c.txt"), stages[2])
+    assert find_output(stages, "*.html") is None
 
 
 def test_of_our_pipeline_nothing_is_left_out_and_needs_come_first():
     written = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     stages = read_stages()
     assert {stage.name: stage.command for stage in stages} == {n: s["cmd"] for n, s in written.items()}
+    assert find_output(stages, "final.json")[0] == Path("metrics/final.json")
     for at, stage in enumerate(stages):
         assert stage.needs <= {before.name for before in stages[:at]}
 
@@ -66,14 +70,15 @@ def test_a_changed_parameter_is_named_and_its_descendants_may_run(pipeline):
     assert set(json.loads(dvc(pipeline, "status", "--json"))) == {"b"}, "DVC alone says nothing of c"
     steps = plan(read_stages(pipeline), root=pipeline)
     assert [step.verdict for step in steps] == ["cached", "stale", "may run"]
-    assert steps[2].why == "if b makes something new"
+    assert steps[2].why == "if outputs of b change"
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         (lambda root: (root / "b.py").write_text("open('b.txt', 'w')\n"), "changed: code b.py"),
-        (lambda root: (root / "b.txt").unlink(), "not there: b.txt"),
+        (lambda root: (root / "rooms" / "two.py").touch(), "changed: code rooms"),
+        (lambda root: (root / "b.txt").unlink(), "missing: b.txt"),
         (lambda root: (root / "a.txt").write_text("new"), "changed: inputs a.txt"),
         (
             lambda root: (root / "dvc.yaml").write_text(
@@ -88,18 +93,18 @@ def test_the_reason_says_what_changed(pipeline, change, why):
     assert reason("b", pipeline) == why
 
 
-def test_a_file_overwritten_by_hand_is_told_apart_from_a_changed_input(pipeline):
+def test_an_output_edited_by_hand_is_told_apart_from_a_changed_input(pipeline):
     (pipeline / "b.txt").chmod(0o644)
     (pipeline / "b.txt").write_text("by hand")
-    assert reason("b", pipeline) == "changed: outputs, by another hand: b.txt"
+    assert reason("b", pipeline) == "changed: outputs edited outside DVC: b.txt"
 
 
 def test_in_a_fresh_clone_all_but_the_lock_file_is_missing(done, tmp_path):
     clone = make_pipeline(tmp_path / "clone")
     shutil.copy(done / "dvc.lock", clone)
-    assert reason("b", clone) == "not there: a.txt, b.txt"
+    assert reason("b", clone) == "missing: a.txt, b.txt"
     set_word(clone, "two")
-    assert reason("b", clone) == "changed: parameters b.word one → two; not there: a.txt, b.txt"
+    assert reason("b", clone) == "changed: parameters b.word one → two; missing: a.txt, b.txt"
 
 
 def test_before_the_first_run_and_when_forced(tmp_path, done):

@@ -1,40 +1,21 @@
 """The stages do without Prefect: nothing behind them imports it, and `dvc repro` runs where it is missing."""
 
-import ast
 import re
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.import_closure import closure
+from tests.imports import imports_of
 from tests.test_pipeline import Checkout
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
-
-
-def imported(path: Path) -> set[str]:
-    """Top-level names of all that a module imports, in functions too."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names.add(node.module.split(".")[0])
-    return names
 
 
 @pytest.mark.parametrize("package", ["score_core", "tasks"])
 def test_no_module_imports_what_orchestrates_it(package):
     forbidden = {"prefect", "dvc", "flows"} | ({"tasks"} if package == "score_core" else set())
     for path in sorted((ROOT / package).rglob("*.py")):
-        assert not imported(path) & forbidden, path
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_nothing_behind_a_stage_is_of_flows(stage):
-    assert not [path for path in closure(f"tasks.{stage}", ROOT) if path.startswith("flows/")]
+        assert not {name.split(".")[0] for name in imports_of(path)} & forbidden, path
 
 
 def test_dvc_repro_runs_where_prefect_cannot_be_imported(tmp_path):

@@ -1,10 +1,21 @@
-"""The quality gate and the table: numbers against the base, the run before and the accepted run."""
+"""The quality gate and the table: metrics against the base's, the previous run's and the accepted ones."""
 
 import json
 
 import pytest
 
-from flows.results import accept, percent, read_accepted, read_last, remember, result_name, shortfalls, table
+from flows.dag import read_stages
+from flows.results import (
+    accept,
+    percent,
+    read_accepted,
+    read_last,
+    read_metrics,
+    regressions,
+    result_name,
+    save_last,
+    table,
+)
 from score_core.errors import UserError
 from tests.flows.small_pipeline import dvc, make_pipeline
 
@@ -23,22 +34,22 @@ def changed(**values):
 
 
 def test_a_result_as_good_as_the_accepted_one_or_a_little_worse_passes():
-    assert shortfalls(FINAL, FINAL, 0.0) == []
-    assert shortfalls(changed(accuracy_t2=0.755), FINAL, 0.02) == []
-    assert shortfalls(changed(accuracy_t2=0.9, delta=0.4), FINAL, 0.0) == []
+    assert regressions(FINAL, FINAL, 0.0) == []
+    assert regressions(changed(accuracy_t2=0.755), FINAL, 0.02) == []
+    assert regressions(changed(accuracy_t2=0.9, delta=0.4), FINAL, 0.0) == []
 
 
 def test_a_fall_of_either_measure_is_told_with_the_numbers():
-    assert shortfalls(changed(accuracy_t2=0.75), FINAL, 0.02) == [
-        "accuracy_t2 is 75.00 %, accepted was 77.50 %: 2.50 points less, more than the 2 allowed"
+    assert regressions(changed(accuracy_t2=0.75), FINAL, 0.02) == [
+        "accuracy_t2 is 75.00 %, accepted 77.50 %: a drop of 2.50 points, allowed are 2"
     ]
-    found = shortfalls(changed(accuracy_t2=0.6, delta=-0.1), FINAL, 0.05)
+    found = regressions(changed(accuracy_t2=0.6, delta=-0.1), FINAL, 0.05)
     assert [line.split()[0] for line in found] == ["accuracy_t2", "delta"]
     assert "-10.00 %" in found[1]
 
 
 def test_attempt_one_alone_may_fall():
-    assert shortfalls(changed(accuracy_t1=0.1), FINAL, 0.0) == []
+    assert regressions(changed(accuracy_t1=0.1), FINAL, 0.0) == []
 
 
 def test_the_table_compares_with_base_last_and_accepted():
@@ -47,7 +58,7 @@ def test_the_table_compares_with_base_last_and_accepted():
     assert row["this run"] == "77.50 %"
     assert row["95 % interval"] == "71.20 % to 82.70 %"
     assert row["base model"] == "47.50 % (+30.00)"
-    assert row["run before"] == "80.00 % (-2.50)"
+    assert row["previous run"] == "80.00 % (-2.50)"
     assert row["accepted run"] == "none"
     assert "wrong → right" not in rows, "not measured"
 
@@ -57,7 +68,7 @@ def test_results_of_different_names_are_kept_apart(tmp_path):
     assert result_name(tmp_path) == "gsm8k"
     (tmp_path / "params.yaml").write_text("profile: gsm8k\nsmoke: true\n")
     assert result_name(tmp_path) == "gsm8k-smoke"
-    remember("gsm8k", FINAL, tmp_path)
+    save_last("gsm8k", FINAL, tmp_path)
     assert read_last("gsm8k", tmp_path) == FINAL
     assert read_last("gsm8k-smoke", tmp_path) is None
     assert read_accepted("gsm8k", tmp_path) is None
@@ -74,11 +85,12 @@ def test_only_a_result_of_what_the_files_say_now_is_accepted(tmp_path):
     )
     (root / "params.yaml").write_text("profile: default\n")
     (root / "made.json").write_text(json.dumps(FINAL))
-    with pytest.raises(UserError, match=r"metrics/final\.json: not what params.yaml and the code give now"):
+    with pytest.raises(UserError, match=r"metrics/final\.json: out of date, evaluate_final is stale"):
         accept(root)
     dvc(root, "repro", "-q")
     assert accept(root) == root / "accepted" / "default.json"
-    assert read_accepted("default", root) == FINAL
+    assert read_accepted("default", root) == FINAL == read_metrics("final.json", read_stages(root), root)
+    assert read_metrics("base.json", read_stages(root), root) is None
     (root / "made.json").write_text(json.dumps(BASE))
     with pytest.raises(UserError, match=r"changed: inputs made\.json"):
         accept(root)

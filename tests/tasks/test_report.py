@@ -1,14 +1,15 @@
 """The report stage writes both files, or neither."""
 
+import argparse
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from score_core.config.runtime import Runtime
 from score_core.errors import UserError
-from tasks.report import run
-from tests.run_files import config, write_run
+from tasks.report import add_arguments, run
+from tests.run_files import config, files, write_run
 
 
 @pytest.fixture
@@ -22,10 +23,21 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
+def report():
+    """Runs the stage on the files here."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    evaluated, trained = files(Path())
+    words = ["--page", "reports/index.html", "--card", "reports/model_card.md"]
+    words += [word for row in evaluated for word in ("--evaluated", *row)]
+    words += [word for row in trained for word in ("--trained", *row)]
+    run(parser.parse_args(words), config(), None)
+
+
 def test_writes_page_and_card_the_same_twice(checkout):
     seen = []
     for _ in range(2):
-        run(config(), Runtime())
+        report()
         seen.append({path.name: path.read_bytes() for path in (checkout / "reports").iterdir()})
     assert set(seen[0]) == {"index.html", "model_card.md"}
     assert seen[0] == seen[1]
@@ -34,7 +46,7 @@ def test_writes_page_and_card_the_same_twice(checkout):
 def test_missing_input_leaves_nothing(checkout):
     (checkout / "metrics" / "final.json").unlink()
     with pytest.raises(UserError, match="evaluate_final"):
-        run(config(), Runtime())
+        report()
     assert not (checkout / "reports").exists()
 
 

@@ -20,6 +20,8 @@ class KeepHandEdits(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Raises DvcException, which DVC shows as one line, where edits would be lost."""
+        if "smoke=true" in sys.argv:  # hydra takes `true` for no name of a file, and says so in its words
+            raise DvcException("smoke=true: `-S smoke=yes` selects toy size (docs/changes.md)")
         if {"--temp", "--queue"} & set(sys.argv):
             return
         # A process of its own: it composes too, and hydra has one state a process.

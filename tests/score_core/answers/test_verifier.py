@@ -100,13 +100,13 @@ def test_prepared_gold_answers_judge_the_raw_ones_right():
     [
         (
             {"extractor": "gsm8k_hsh"},
-            "reward.extractor: there is no gsm8k_hsh; did you mean gsm8k_hash? Known are last_integer, ",
+            "reward.extractor: there is no 'gsm8k_hsh'; did you mean gsm8k_hash? Known: gsm8k_hash, ",
         ),
         (
             {"matcher": "intger"},
-            "reward.matcher: there is no intger; did you mean integer? Known are integer, math, exact.",
+            "reward.matcher: there is no 'intger'; did you mean integer? Known: exact, integer, math.",
         ),
-        ({"matcher": "zzz"}, "reward.matcher: there is no zzz; Known are integer, math, exact."),
+        ({"matcher": "zzz"}, "reward.matcher: there is no 'zzz'; known: exact, integer, math."),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest(names, message):

@@ -66,7 +66,9 @@ def test_several_gold_answers_lose_those_that_cannot_be_read(tmp_path):
 
 
 def test_a_wrong_name_is_refused_before_the_source_is_read():
-    with pytest.raises(UserError, match=r"reward\.extractor: there is no gsm8k_hsh; did you mean gsm8k_hash"):
+    with pytest.raises(
+        UserError, match=r"reward\.extractor: there is no 'gsm8k_hsh'; did you mean gsm8k_hash"
+    ):
         prepare(config(data={"path": "nowhere"}, reward={"extractor": "gsm8k_hsh"}))
 
 

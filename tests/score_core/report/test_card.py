@@ -9,11 +9,13 @@ import yaml
 from score_core.errors import UserError
 from score_core.report.card import render_card
 from score_core.report.inputs import read_inputs
-from tests.run_files import config, write_run
+from score_core.report.wording import NONE
+from tests.run_files import config, files, write_run
 from tests.score_core.report.reading_html import numbers
 
-HUB_MODEL = {"source": "hub", "path": "Qwen/Qwen3-0.6B", "family": "qwen3"}
-HUB_DATA = {"source": "hub", "path": "openai/gsm8k", "name": "main"}
+HUB_MODEL = {"source": "hub", "path": "Qwen/Qwen3-0.6B", "revision": "main", "family": "qwen3"}
+HUB_DATA = {"source": "hub", "path": "openai/gsm8k", "name": "main", "fixture": "data/fixtures/gsm8k"}
+LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear"}
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def root(tmp_path):
 
 
 def card_of(root, **changes):
-    text = render_card(read_inputs(root), config(**changes), root)
+    text = render_card(read_inputs(*files(root)), config(**changes), root)
     _, matter, body = text.split("---\n", 2)
     return yaml.safe_load(matter), body
 
@@ -45,11 +47,31 @@ def test_front_matter_is_yaml_with_the_final_metrics(root):
 
 
 def test_hub_names_and_adapters_are_declared(root):
-    matter, body = card_of(root, model=HUB_MODEL, data=HUB_DATA, lora={"rank": 8})
+    matter, body = card_of(root, model=HUB_MODEL, data=HUB_DATA, lora=LORA)
     assert matter["base_model"] == "Qwen/Qwen3-0.6B"
     assert matter["datasets"] == ["openai/gsm8k"]
     assert matter["library_name"] == "peft"
     assert "AutoPeftModelForCausalLM" in body
+
+
+def test_smoke_run_names_what_it_took_instead(root):
+    matter, body = card_of(root, model=HUB_MODEL, data=HUB_DATA, smoke=True)
+    assert not {"base_model", "datasets"} & set(matter)
+    assert "tiny qwen3 with random weights, in place of Qwen/Qwen3-0.6B" in body
+    assert "local data data/fixtures/gsm8k, in place of openai/gsm8k" in body
+
+
+def test_training_table_has_a_column_for_each_stage(root):
+    _, body = card_of(root)
+    rows = {
+        row[0]: row[1:]
+        for row in ([c.strip() for c in line.split("|")[1:-1]] for line in body.splitlines())
+        if row
+    }
+    assert rows["parameter"] == ["Stage I", "Stage II"]
+    assert rows["`algorithm`"] == ["score_stage1", "score_stage2"]
+    assert rows["`beta2`"] == ["0.1", NONE]
+    assert rows["`alpha`"] == [NONE, "3.0"]
 
 
 def test_table_is_that_of_the_metrics(root):

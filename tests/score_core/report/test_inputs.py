@@ -7,7 +7,7 @@ import pytest
 
 from score_core.errors import UserError
 from score_core.report.inputs import read_inputs
-from tests.run_files import MODELS, make_rows, write_evaluation, write_run
+from tests.run_files import MODELS, files, make_rows, write_evaluation, write_run
 
 MADE_BY = {
     "metrics/base.json": "evaluate_base",
@@ -31,7 +31,7 @@ def root(tmp_path):
 def test_missing_file_names_the_stage_that_makes_it(root, name, stage):
     (root / name).unlink()
     with pytest.raises(UserError, match=rf"{name}: not found.*dvc repro {stage}\b"):
-        read_inputs(root)
+        read_inputs(*files(root))
 
 
 @pytest.mark.parametrize(("name", "stage"), MADE_BY.items())
@@ -39,7 +39,7 @@ def test_missing_file_names_the_stage_that_makes_it(root, name, stage):
 def test_damaged_file_names_the_stage_that_makes_it(root, name, stage, content):
     (root / name).write_bytes(content)
     with pytest.raises(UserError) as error:
-        read_inputs(root)
+        read_inputs(*files(root))
     assert name in str(error.value)
     assert f"dvc repro {stage}" in str(error.value)
     assert "\n" not in str(error.value)
@@ -51,7 +51,7 @@ def test_missing_metric_is_named(root):
     del metrics["changed_t2"]
     path.write_text(json.dumps(metrics))
     with pytest.raises(UserError, match=r"final\.json: changed_t2: expected a number, found None"):
-        read_inputs(root)
+        read_inputs(*files(root))
 
 
 def test_missing_interval_is_named(root):
@@ -60,31 +60,39 @@ def test_missing_interval_is_named(root):
     metrics["ci95"]["delta"] = [0.1]
     path.write_text(json.dumps(metrics))
     with pytest.raises(UserError, match=r"ci95\.delta: expected \[low, high\]"):
-        read_inputs(root)
+        read_inputs(*files(root))
 
 
 def test_missing_column_is_named(root):
     path = root / "generations" / "stage1.parquet"
     pd.read_parquet(path).drop(columns="text_t2").to_parquet(path)
     with pytest.raises(UserError, match=r"stage1\.parquet: column text_t2 is missing"):
-        read_inputs(root)
+        read_inputs(*files(root))
 
 
 def test_metrics_of_another_evaluation_are_refused(root):
     rows = make_rows("someone else", (0.2, 0.5, 0.1), 20, 2)
     pd.DataFrame(rows).to_parquet(root / "generations" / "final.parquet")
     with pytest.raises(UserError, match="not of one evaluation"):
-        read_inputs(root)
+        read_inputs(*files(root))
 
 
 def test_models_on_different_problems_are_not_compared(root):
     write_evaluation(root, "final", make_rows("final", MODELS["final"], 19, 2))
     with pytest.raises(UserError, match="not those of"):
-        read_inputs(root)
+        read_inputs(*files(root))
 
 
 def test_order_of_rows_does_not_matter(root):
     path = root / "generations" / "final.parquet"
-    before = read_inputs(root).final.generations
+    before = read_inputs(*files(root)).final.generations
     pd.read_parquet(path).sample(frac=1, random_state=1).to_parquet(path)
-    pd.testing.assert_frame_equal(read_inputs(root).final.generations, before)
+    pd.testing.assert_frame_equal(read_inputs(*files(root)).final.generations, before)
+
+
+def test_two_of_one_name_are_refused(root):
+    evaluated, trained = files(root)
+    with pytest.raises(UserError, match="model base: given more than once"):
+        read_inputs([*evaluated, evaluated[0]], trained)
+    with pytest.raises(UserError, match="stage stage1: given more than once"):
+        read_inputs(evaluated, [*trained, trained[0]])

@@ -9,14 +9,14 @@ import pytest
 from score_core.report.inputs import read_inputs
 from score_core.report.page import render_page
 from score_core.report.provenance import Provenance
-from tests.run_files import MODELS, config, make_rows, write_evaluation, write_run
+from tests.run_files import MODELS, config, files, make_rows, write_evaluation, write_run
 from tests.score_core.report.reading_html import Page, numbers
 
 PROVENANCE = Provenance("0123abc", (("Python", "3.11"), ("torch", "2")))
 
 
 def render(root, **changes):
-    return render_page(read_inputs(root), config(**changes), PROVENANCE)
+    return render_page(read_inputs(*files(root)), config(**changes), PROVENANCE)
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +187,10 @@ def test_machine_settings_of_matplotlib_do_not_count(root, html):
 
 def test_warns_when_stage_one_has_not_taken_off(tmp_path, page):
     write_run(tmp_path, problems=40, took_off=False)
-    assert "not-taken-off" in Page(render(tmp_path)).ids
-    assert "not-taken-off" not in page.ids
+    warned = Page(render(tmp_path))
+    assert "not-taken-off-stage1" in warned.ids
+    assert "Stage II then started from a model that had not learned" in warned.text
+    assert "not taken off" not in page.text
 
 
 def test_says_so_when_it_is_a_smoke_run(root, page):

@@ -1,14 +1,17 @@
 """The picture for a README."""
 
+import pytest
+
 from benchmarks.readme_figure import main
 from score_core.report.inputs import read_inputs
-from score_core.report.plots import COLOUR, write_png
-from tests.run_files import write_run
+from score_core.report.plots import write_png
+from score_core.report.style import palette
+from tests.run_files import files, write_run
 
 
 def test_png_is_written_the_same_twice(tmp_path):
     write_run(tmp_path, problems=40)
-    inputs = read_inputs(tmp_path)
+    inputs = read_inputs(*files(tmp_path))
     for name in ("a.png", "b.png"):
         write_png(tmp_path / "docs" / name, inputs)
     content = (tmp_path / "docs" / "a.png").read_bytes()
@@ -16,8 +19,12 @@ def test_png_is_written_the_same_twice(tmp_path):
     assert content == (tmp_path / "docs" / "b.png").read_bytes()
 
 
-def test_light_colours_tell_the_variables_apart():
-    assert len(set(COLOUR.values())) == len(COLOUR)
+@pytest.mark.parametrize("models", range(1, 13))
+def test_light_colours_tell_the_variables_apart(models):
+    colours = palette(models)
+    assert f"model{models}" in colours
+    assert f"model{models + 1}" not in colours
+    assert len({light for light, _ in colours.values()}) == len(colours)
 
 
 def test_readme_figure_is_made_by_its_command(tmp_path, monkeypatch, capsys):

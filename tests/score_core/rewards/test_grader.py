@@ -82,5 +82,5 @@ def test_no_groups_are_no_grades():
     "changes", [{"extractor": "x"}, {"matcher": "x"}, {"terms": [{"name": "x", "weight": 1.0}]}]
 )
 def test_any_unknown_name_is_refused_when_the_grader_is_made(changes):
-    with pytest.raises(UserError, match=r"reward\..*: there is no x; Known are "):
+    with pytest.raises(UserError, match=r"reward\..*: there is no 'x'; known: "):
         Grader(reward(**changes))

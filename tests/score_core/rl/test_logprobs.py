@@ -14,8 +14,8 @@ from score_core.errors import UserError
 from score_core.rl import logprobs
 from score_core.rl.logprobs import add_token_scoring, score
 from score_core.rl.objective import kl_term
-from score_core.rollout.engines.builtin import sample
 from score_core.rollout.trajectories import Trajectories, assemble
+from tests.sampling import sample
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 

@@ -39,7 +39,7 @@ def edit(text: str = "") -> None:
 
 def test_what_is_committed_or_composed_may_be_overwritten(checkout):
     check_nothing_lost()
-    for overrides in (["profile=gsm8k"], ["profile=gsm8k", "smoke=true"], ["profile=default", "smoke=true"]):
+    for overrides in (["profile=gsm8k"], ["profile=gsm8k", "smoke=yes"], ["profile=default", "smoke=yes"]):
         edit(compose(overrides))
         check_nothing_lost()
     PARAMS.unlink()
@@ -54,6 +54,20 @@ def test_an_edit_is_refused_with_what_it_is_and_the_remedies(checkout):
     assert "stage2.alpha: 3.0 is now 5.0" in message
     assert all(remedy in message for remedy in ("dvc repro", "dvc exp save", "git checkout params.yaml"))
     assert "\n" not in message
+
+
+def test_an_edit_is_compared_with_the_profile_and_size_that_the_file_names(checkout, monkeypatch):
+    composed = []
+    monkeypatch.setattr(
+        "tasks.commands.profiles.compose", lambda *given: composed.append(given[0]) or compose(*given)
+    )
+    edit(compose(["profile=gsm8k", "smoke=yes"]).replace("rank: 16", "rank: 8"))
+    with pytest.raises(UserError, match=r"by hand \(lora.rank: 16 is now 8\), and"):
+        check_nothing_lost()
+    assert composed == [["profile=gsm8k", "smoke=yes"]]
+    edit(compose(["profile=gsm8k"]).replace("profile: gsm8k", "profile: default"))
+    with pytest.raises(UserError, match=r"by hand \(.*, \.\.\.\), and"):
+        check_nothing_lost()
 
 
 @pytest.mark.parametrize("text", ["profile: [", "just words", "profile: nowhere\nseed: 1\n", "- 1\n"])

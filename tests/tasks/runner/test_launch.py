@@ -17,11 +17,12 @@ import yaml
 
 from score_core.config.parsing import load_runtime
 from score_core.config.runtime import Launch
-from score_core.distributed import check_launch, check_strategy, init_processes, resolve
+from score_core.distributed import check_strategy, init_processes
 from score_core.errors import UserError
 from tasks.runner.launch import command
-from tests.configs import config
-from tests.small_run import small_config
+from tasks.runner.launch_checks import check_launch, resolve
+from tasks.runner.pipeline import read_pipeline
+from tests.configs import config, runtime
 
 ROOT = Path(__file__).resolve().parents[3]
 TWO = {"SCORE_LAUNCH_PROCESSES": "2"}
@@ -32,8 +33,14 @@ TWO = {"SCORE_LAUNCH_PROCESSES": "2"}
 
 def runtime_file(folder: Path, **launch: Any) -> Path:
     path = folder / "runtime.yaml"
-    path.write_text(yaml.safe_dump({"threads": 1, "launch": launch}))
+    settings = yaml.safe_load((ROOT / "runtime.yaml").read_text())
+    settings["launch"] |= launch
+    path.write_text(yaml.safe_dump({**settings, "threads": 1}))
     return path
+
+
+def launch_settings(**launch: Any) -> Launch:
+    return runtime(launch=launch).launch
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         load_runtime(file, {"SCORE_LAUNCH_RANK": "1"})
 
 
-LORA = {"rank": 4, "alpha": 8}
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
 PACKED = {"source": "local", "path": "x", "quantize": "nf4"}
 REFUSED = [
     ({"strategy": "zero3", "mixed_precision": "bf16"}, {}, "mixed_precision: bf16 needs GPUs and none is"),
@@ -80,7 +87,7 @@ REFUSED = [
     ({}, {"lora": LORA, "model": PACKED}, "bitsandbytes is not installed|need a GPU and none is visible"),
     (
         {"strategy": "zero2"},
-        {"model": {"source": "local", "path": "x"}},
+        {"model": {"source": "local", "path": "x", "dtype": "bfloat16"}},
         "needs launch.mixed_precision: bf16",
     ),
 ]
@@ -92,7 +99,7 @@ def test_combinations_that_do_not_work_are_refused_with_the_reason(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(UserError, match=said):
-        check_launch(config(**sections), resolve(Launch(**launch)), "stage1")
+        check_launch(config(**sections), resolve(launch_settings(**launch)), "stage1")
 
 
 def test_packed_weights_are_not_trained_themselves() -> None:
@@ -103,28 +110,28 @@ def test_packed_weights_are_not_trained_themselves() -> None:
 def test_auto_takes_all_gpus_or_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpus, expected in ((0, ("single", 1)), (1, ("single", 1)), (4, ("ddp", 4))):
         monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
-        launch = resolve(Launch())
+        launch = resolve(launch_settings())
         assert (launch.strategy, launch.processes) == expected
     with pytest.raises(UserError, match="8 processes and 4 visible GPUs"):
-        check_launch(config(), resolve(Launch(processes=8)), None)
+        check_launch(config(), resolve(launch_settings(processes=8)), None)
 
 
 def test_another_strategy_in_effect_than_asked_for_is_an_error() -> None:
     with pytest.raises(UserError, match="asked for zero2 with 2 processes, and what runs is single with 1"):
-        check_strategy(init_processes(), Launch(strategy="zero2", processes=2))
+        check_strategy(init_processes(), launch_settings(strategy="zero2", processes=2))
 
 
 def test_the_long_command_line() -> None:
-    launch = Launch(
+    launch = launch_settings(
         strategy="zero3", processes=8, machines=2, machine_rank=1, main_address="a", main_port=1, offload=True
     )
-    line = " ".join(command("tasks.train_stage1", ["--params", "p"], launch))
+    line = " ".join(command("tasks.train", ["out", "--name", "stage1"], launch))
     assert (
         "--num_processes 16 --num_machines 2 --machine_rank 1 --main_process_ip a --main_process_port 1"
         in line
     )
     assert "launch/zero3.yaml" in line and "--offload_param_device cpu" in line
-    assert line.endswith("--module tasks.train_stage1 --params p")
+    assert line.endswith("--module tasks.train out --name stage1")
 
 
 # --------------------------------------------------------------------------------- whole stages
@@ -143,16 +150,28 @@ def workplace(small_run: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def parameters(folder: Path, stage1: dict[str, Any]) -> None:
-    content = small_config(stage1=stage1).model_dump(mode="json")
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+def parameters(folder: Path, training: dict[str, Any]) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["conversation"] |= {"max_new_tokens": 5, "max_prompt_tokens": 16}
+    content["training"] |= {
+        "prompts_per_step": 8,
+        "samples_per_prompt": 4,
+        "validation_problems": 8,
+        **training,
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def command_of(stage: str) -> list[str]:
+    """The command that dvc.yaml has for a stage, by this Python."""
+    return [sys.executable, *read_pipeline()[stage]["cmd"].split()[1:]]
 
 
 def start(
     stage: str, folder: Path, prefix: tuple[str, ...] = (), **environment: str
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*prefix, sys.executable, "-m", f"tasks.{stage}"],
+        [*prefix, *command_of(stage)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         stderr=subprocess.PIPE,
@@ -175,7 +194,7 @@ def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 120) 
 @pytest.mark.slow
 def test_stages_run_as_two_processes_and_one_writes(workplace: Path) -> None:
     said = finish(start("train_stage1", workplace, **TWO))
-    assert "accelerate.commands.launch" in said and "--module tasks.train_stage1" in said
+    assert "accelerate.commands.launch" in said and "--module tasks.train models/stage1 --name stage1" in said
     assert said.count("running as ddp: DistributedType.MULTI_CPU, 2 processes") == 1
     assert "by 2 processes; most memory in one: " in said
     manifest = json.loads((workplace / ".runs/train_stage1/manifest.json").read_text())
@@ -220,8 +239,9 @@ def test_the_processes_end_with_the_stage(workplace: Path, number: signal.Signal
     parameters(workplace, {"steps": 10_000, "validate_every": 10_000})
     process = start("train_stage1", workplace, **TWO)
     children = training(process, workplace / ".runs/train_stage1/log.jsonl")
-    names = [child for child in children if child.cmdline()[-6:-4] == ["-m", "tasks.train_stage1"]]
-    assert len(names) == 2, "trainers are to be seen in the process list by their stage"
+    lines = [child.cmdline() for child in children]
+    trainers = [line for line in lines if line[1:] == ["-u", *command_of("train_stage1")[1:]]]
+    assert len(trainers) == 2, "the process list shows which stage a trainer runs"
     process.send_signal(number)
     said = finish(process, -9 if number == signal.SIGKILL else os.EX_TEMPFAIL, 40)
     _, alive = psutil.wait_procs(children, timeout=40)
@@ -280,7 +300,7 @@ runs = [
 sys.exit(max(run.wait() for run in runs))
 """
 SCONTROL = "#!/bin/sh\necho 10.77.0.1\necho 10.77.0.2\n"
-DVC = "#!/bin/sh\nexec {python} -m tasks.$2\n"  # of `dvc repro train_stage1`
+DVC = "#!/bin/sh\nexec {command}\n"  # of `dvc repro train_stage1`
 
 
 @pytest.mark.slow
@@ -288,12 +308,13 @@ def test_a_slurm_job_on_two_machines_trains_what_one_process_does(
     workplace: Path, machines: list[tuple[str, ...]]
 ) -> None:
     finish(start("train_stage1", workplace))
-    alone = pd.read_csv(workplace / "metrics/train_stage1_curve.csv")
+    single = pd.read_csv(workplace / "metrics/train_stage1_curve.csv")
     (workplace / "launch").symlink_to(ROOT / "launch")
     (workplace / "bin").mkdir()
     for name, text in {"srun": SRUN, "scontrol": SCONTROL, "dvc": DVC}.items():
         script = workplace / "bin" / name
-        script.write_text(text.format(python=sys.executable, machines=machines))
+        line = " ".join(command_of("train_stage1"))
+        script.write_text(text.format(python=sys.executable, machines=machines, command=line))
         script.chmod(0o755)
     job = subprocess.run(
         ["bash", "launch/slurm/score.sbatch", "train_stage1"],
@@ -315,7 +336,7 @@ def test_a_slurm_job_on_two_machines_trains_what_one_process_does(
     assert job.returncode == 0, job.stderr
     assert job.stderr.count("running as ddp: DistributedType.MULTI_CPU, 2 processes on 2 machines") == 2
     together = pd.read_csv(workplace / "metrics/train_stage1_curve.csv")
-    pd.testing.assert_frame_equal(together, alone, rtol=1e-4, atol=1e-6)
+    pd.testing.assert_frame_equal(together, single, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from tasks.runner import lock
 
 logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
 lock.MACHINE = pathlib.Path(sys.argv[4])
-with lock.alone(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3] == "accelerated"):
+with lock.exclusive(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3] == "accelerated"):
     print("has it", flush=True)
     sys.stdin.readline()
 """

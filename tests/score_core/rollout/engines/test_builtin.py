@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from score_core.rl.logprobs import add_token_scoring, score
-from score_core.rollout.engines.builtin import choose, sample
+from score_core.rollout.engines.builtin import choose
 from score_core.rollout.trajectories import assemble
+from tests.sampling import sample
 
 PROMPTS = [[2, 9, 8, 14, 7], [2, 7], [2, 11, 12, 13, 14, 4, 15, 15], [2, 5, 3]]
 END_IDS = [1, 5, 6, 7]  # several, so that answers end early, late and not at all

@@ -1,0 +1,61 @@
+"""Evaluates a model folder: its attempts at the test problems, and how many are right.
+
+    python -m tasks.evaluate models/base --name base --data data/prepared \\
+        --metrics metrics/base.json --generations generations/base.parquet
+
+Writes METRICS, flat and unrounded (docs/evaluation.md), and GENERATIONS, every answer behind them.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+from score_core.config.runtime import Runtime
+from score_core.config.schema import Config
+from score_core.files import replacing, write_json
+from score_core.problems import read_problems
+from tasks.runner.command_line import run_name, run_stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, and every path."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder, or an adapter's")
+    parser.add_argument("--name", type=run_name, required=True, help="names the run and its log")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the prepared splits")
+    parser.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="JSON to write")
+    parser.add_argument("--generations", type=Path, required=True, metavar="FILE", help="parquet to write")
+    parser.add_argument(
+        "--base",
+        type=Path,
+        metavar="FOLDER",
+        help="the model that an adapter sits on, where it is not the one that the adapter names",
+    )
+
+
+def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
+    """Evaluates `given.model` on the test split as `config.evaluation` says."""
+    problems = read_problems(given.data, "test")
+
+    from score_core.distributed import rank
+    from score_core.evaluation.evaluate import Evaluator
+    from score_core.evaluation.metrics import summarise
+
+    generations = Evaluator(given.model, config, runtime, given.base).evaluate(problems)
+    metrics = summarise(generations)
+    gained, lost = metrics["delta_i_to_c"], metrics["delta_c_to_i"]
+    assert math.isclose(metrics["delta"], gained - lost, abs_tol=1e-9), metrics
+    if rank() != 0:
+        return
+    with replacing(given.generations) as temporary:
+        generations.to_parquet(temporary, index=False)
+    write_json(given.metrics, metrics)
+
+
+if __name__ == "__main__":
+    run_stage(
+        "evaluate",
+        add_arguments,
+        outputs=lambda given: [given.metrics, given.generations],
+        run=run,
+        section=lambda given: None,
+    )

@@ -1,0 +1,95 @@
+"""How a command line ends: the one place that turns what happened into an exit code and a line.
+
+    0      done
+    2      a mistake that the user can mend: one line on standard error
+    75     (EX_TEMPFAIL) training was stopped and has saved, or another process of the run is lost: a
+           scheduler should run the same command again
+    130    interrupted
+    143    terminated
+
+Anything else is a bug and keeps its traceback. Of the many processes of one run (see launch.py) the first to
+end badly speaks, and leaves the code for the process that started them.
+"""
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from score_core.errors import Stopped, UserError
+
+log = logging.getLogger(__name__)
+ENDING = "SCORE_ENDING"  # names the file in which one of many processes leaves the exit code
+
+
+def exit_code(name: str, work: Callable[[], object]) -> int:
+    """Calls `work` and returns the exit code, having said on standard error why it is not 0.
+
+    Args:
+        name: of the command or stage, for the messages.
+    """
+    code, message = _outcome(name, work)
+    if ENDING in os.environ and code != 0 and not _first_to_end(code):
+        message = None
+    if message is not None:
+        print(message, file=sys.stderr, flush=True)
+    return code
+
+
+def _outcome(name: str, work: Callable[[], object]) -> tuple[int, str | None]:
+    try:
+        work()
+    except UserError as error:
+        return 2, f"error: {error}"
+    except Stopped as stopped:
+        return os.EX_TEMPFAIL, f"{name}: {stopped}; the same command goes on from there"
+    except KeyboardInterrupt:
+        return 130, f"{name}: interrupted; the same command starts it again"
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1, None
+    except Exception as error:
+        if not _lost_peer(error):
+            raise
+        log.debug("", exc_info=error)
+        return os.EX_TEMPFAIL, (
+            f"{name}: another process of this run has ended or cannot be reached, so this one ends too; "
+            "what it said stands above or in its machine's log; the same command, on every machine, "
+            f"starts it again ({' '.join(str(error).split())[:200]})"
+        )
+    return 0, None
+
+
+def _first_to_end(code: int) -> bool:
+    try:
+        with open(os.environ[ENDING], "x") as file:  # noqa: PTH123
+            file.write(str(code))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _lost_peer(error: Exception) -> bool:
+    """Whether `error` says that another process of the run is gone or cannot be reached."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.distributed.is_initialized():
+        return False
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def is_first() -> bool:
+    """Whether this is the process of a run that writes its outputs."""
+    return ENDING not in os.environ or os.environ.get("RANK") == "0"
+
+
+def leave() -> NoReturn:
+    """Ends one of many processes, whose work is done, without the interpreter's own shutdown.
+
+    In that shutdown a thread of torch's that still wants the interpreter now and then aborts the process,
+    and the launcher takes a finished stage for a failed one. The exit code is in the file by now.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

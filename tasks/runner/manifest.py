@@ -1,0 +1,93 @@
+"""What varies from run to run, and so is no output of a stage: times, memory, versions.
+
+It is written beside the run's log, as `.runs/<stage>/manifest.json`.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import logging
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from score_core.config.runtime import Runtime
+from score_core.files import write_json
+from tasks.runner.exits import is_first
+
+log = logging.getLogger(__name__)
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pandas", "pyarrow")
+
+
+class Manifest:
+    """The account of one run, which starts when it is made.
+
+    Args:
+        file: where it is to be written.
+        arguments: the stage's command line, with `params` and `set`.
+    """
+
+    def __init__(self, file: Path, arguments: argparse.Namespace) -> None:
+        self.file, self.arguments = file, arguments
+        self.started, self.clock = datetime.now(UTC), time.monotonic()
+
+    def write(self, runtime: Runtime) -> None:
+        """Writes the account and logs it in a line; every process of the run must call."""
+        seconds, peaks = time.monotonic() - self.clock, _memory_peaks()
+        memory, gpu = (max(column) for column in zip(*peaks, strict=True))
+        if not is_first():
+            return
+        content = {
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            # Of the process that took most.
+            "peak_memory_bytes": memory,
+            "peak_gpu_memory_bytes": gpu,
+            "processes": len(peaks),
+            "runtime": runtime.model_dump(),
+            "params_sha256": hashlib.sha256(self.arguments.params.read_bytes()).hexdigest(),
+            "set": self.arguments.set,
+            "commit": _commit(),
+            "platform": platform.platform(),
+            "versions": {
+                "python": platform.python_version(),
+                # Those that this stage has loaded: what it did not load had no part in the result.
+                **{name: importlib.metadata.version(name) for name in LIBRARIES if name in sys.modules},
+            },
+        }
+        write_json(self.file, content)
+        log.info(
+            "done in %.1f s by %d process%s; most memory in one: %.2f GB%s",
+            seconds,
+            len(peaks),
+            "" if len(peaks) == 1 else "es",
+            memory / 1e9,
+            f", {gpu / 1e9:.2f} GB of its GPU's" if gpu else "",
+        )
+
+
+def _memory_peaks() -> list[tuple[int, int]]:
+    """The most CPU and GPU memory that each process has held, in bytes; the last thing they do together."""
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.max_memory_allocated() if torch and torch.cuda.is_available() else 0
+    peaks = [(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, gpu)]
+    if torch and torch.distributed.is_initialized():
+        mine, peaks = peaks[0], [(0, 0)] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(peaks, mine)
+        torch.distributed.destroy_process_group()
+    return peaks
+
+
+def _commit() -> str | None:
+    """The commit of the checkout, with `+` if tracked files differ from it; None outside of git."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        clean = subprocess.run(["git", "diff", "--quiet", "HEAD"], capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("" if clean.returncode == 0 else "+")

@@ -1,0 +1,73 @@
+"""What dvc.yaml says of the pipeline, for commands that need it without DVC: its paths and its code.
+
+    python -m tasks.runner.pipeline FOLDER
+
+writes a file for each command of the pipeline, with the SHA-256 of all the code behind it: what pipelines in
+experiments/ depend on.
+"""
+
+import argparse
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from score_core.checkpointing.fingerprint import digest, tree_digests
+from score_core.files import replacing
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("score_core", "tasks")
+
+
+@cache
+def read_pipeline(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """The stages of dvc.yaml by name, in its order."""
+    stages: dict[str, dict[str, Any]] = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    return stages
+
+
+def command_of(stage: str) -> str:
+    """The command that a stage runs, e.g. "train" of `python -m tasks.train ...`."""
+    return str(read_pipeline()[stage]["cmd"].split()[2].removeprefix("tasks."))
+
+
+def stages_of(command: str) -> list[str]:
+    """Names of the stages that run a command, in dvc.yaml's order."""
+    return [stage for stage in read_pipeline() if command_of(stage) == command]
+
+
+def code_of(command: str) -> list[Path]:
+    """The files and folders of code on which the stages of this command depend."""
+    stages = (read_pipeline()[name] for name in stages_of(command))
+    paths = {path for stage in stages for path in stage["deps"] if path.split("/")[0] in CODE}
+    return [ROOT / path for path in sorted(paths)]
+
+
+def outputs_of(stage: str, kind: str = "outs") -> list[Path]:
+    """The paths that a stage writes, relative, as dvc.yaml gives them; `kind` is outs, metrics or plots."""
+    entries = read_pipeline()[stage].get(kind, [])
+    return [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.runner.pipeline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what to write into")
+    folder = parser.parse_args().folder
+    for command in {command_of(stage) for stage in read_pipeline()}:
+        digests: dict[str, str] = {}
+        for path in code_of(command):
+            name = str(path.relative_to(ROOT))
+            inside = tree_digests(path) if path.is_dir() else {"": digest(path)}
+            digests |= {f"{name}/{file}".rstrip("/"): sha for file, sha in inside.items()}
+        with replacing(folder / command) as temporary:
+            temporary.write_text("".join(f"{sha}  {file}\n" for file, sha in digests.items()))
+
+
+if __name__ == "__main__":
+    main()
