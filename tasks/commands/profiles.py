@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from score_core.errors import UserError
+from tasks.runner.exits import exit_code
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
@@ -127,15 +128,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", help="the profile to select")
     parser.add_argument("--known", action="store_true", help="only check that there is such a profile")
     given = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         if given.name is not None:
             check_known(given.name)
         if not given.known:
             check_nothing_lost()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code("profiles", work)
 
 
 if __name__ == "__main__":

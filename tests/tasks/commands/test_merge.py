@@ -9,16 +9,16 @@ import torch
 
 from score_core.errors import UserError
 from score_core.models.folders import check_model, load_model, load_tokenizer
-from score_core.rl.training import train_stage2
 from tasks.commands.merge import merge
-from tests.small_run import RUNTIME, folders, small_config
+from tests.small_run import RUNTIME, folders, small_config, train_stage
 
 ROOT = Path(__file__).resolve().parents[3]
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
 
 
 def test_a_merged_model_answers_like_base_and_adapter(small_run: Path, tmp_path: Path) -> None:
-    config = small_config(lora={"rank": 4, "alpha": 8}, stage2={"learning_rate": 0.05})
-    train_stage2(config, RUNTIME, folders(small_run, tmp_path, "adapter"), small_run / "base")
+    config = small_config(lora=LORA, stage2={"learning_rate": 0.05})
+    train_stage("stage2", config, RUNTIME, folders(small_run, tmp_path, "adapter"))
     line = [sys.executable, "-m", "tasks.commands.merge", "--adapter", str(tmp_path / "adapter")]
     line += ["--base", str(small_run / "base"), "--output", str(tmp_path / "merged")]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)

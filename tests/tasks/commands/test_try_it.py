@@ -1,14 +1,19 @@
 """What a person sees who tries the models."""
 
 import io
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from score_core.embedded.addition_model import build
 from score_core.errors import UserError
 from score_core.problems import Problem, write_problems
-from tasks.commands.try_it import MODELS, converse, main, show, side_by_side
+from tasks.commands.try_it import converse, main, show, side_by_side
+from tests.configs import config, content
 
+ROOT = Path(__file__).resolve().parents[3]
 PROBLEM = Problem("1", "12345+67890=", ("080235",))
 
 
@@ -16,9 +21,12 @@ def row(first, second, right=(False, True)):
     return {"text_t1": first, "text_t2": second, "correct_t1": right[0], "correct_t2": right[1]}
 
 
-def answering(folder, problems):
-    """Stands for evaluation: says which model it is and what it was asked."""
-    return pd.DataFrame([row(f"{folder.name} hears", problem.problem) for problem in problems])
+def answering(problems):
+    """Stands for two models: each says which it is and what it was asked."""
+    return [
+        pd.DataFrame([row(f"{name} hears", problem.problem) for problem in problems])
+        for name in ("base", "stage2")
+    ]
 
 
 def test_attempts_stand_side_by_side_with_verdicts():
@@ -65,10 +73,10 @@ def test_conversation_goes_on_until_an_empty_line_or_the_end(monkeypatch, capsys
 
 
 def test_conversation_survives_a_problem_that_cannot_be_asked(monkeypatch, capsys):
-    def picky(folder, problems):
+    def picky(problems):
         if problems[0].problem == "bad":
             raise UserError("too long")
-        return answering(folder, problems)
+        return answering(problems)
 
     monkeypatch.setattr("sys.stdin", io.StringIO("bad\n1+1=\n"))
     converse(picky, None)
@@ -77,24 +85,22 @@ def test_conversation_survives_a_problem_that_cannot_be_asked(monkeypatch, capsy
     assert "1+1=" in shown.out
 
 
-PARAMETERS = """
-profile: default
-seed: 1
-data: {source: addition}
-model: {source: addition}
-conversation: {first: first.txt, retry: retry.txt, max_prompt_tokens: 32, max_new_tokens: 7}
-reward: {extractor: last_integer, matcher: integer}
-evaluation: {}
-stage1: {}
-stage2: {}
-"""
-
-
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(PARAMETERS)
-    (tmp_path / "runtime.yaml").write_text("threads: 1\n")
+    parameters = content(
+        data={"source": "addition"},
+        model={"source": "addition", "steps": 2},
+        conversation={
+            "first": "first.txt",
+            "retry": "retry.txt",
+            "max_prompt_tokens": 32,
+            "max_new_tokens": 7,
+        },
+        reward={"extractor": "last_integer", "matcher": "integer"},
+    )
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters))
+    (tmp_path / "runtime.yaml").symlink_to(ROOT / "runtime.yaml")
     return tmp_path
 
 
@@ -109,16 +115,11 @@ def test_missing_models_name_the_stage(checkout, capsys):
 
 def test_both_kinds_of_problem_reach_real_models(checkout, capsys):
     """End to end with two embedded models that were hardly trained."""
-    from score_core.config.parsing import load_config
-    from score_core.embedded.addition_model import build
-
     (checkout / "first.txt").write_text("{problem}=")
     (checkout / "retry.txt").write_text("check your answer")
-    path = checkout / "params.yaml"
-    path.write_text(PARAMETERS.replace("model: {source: addition}", "model: {source: addition, steps: 2}"))
-    config = load_config(path)
-    for _, folder, _ in MODELS:
-        build(config.model, config.data, 1, folder)
+    settings = config(data={"source": "addition"}, model={"source": "addition", "steps": 2})
+    for folder in (checkout / "models" / "base", checkout / "models" / "stage2"):
+        build(settings.model, settings.data, 1, folder)
     (checkout / "data" / "prepared").mkdir(parents=True)
     write_problems(checkout / "data" / "prepared", "test", [Problem("1", "12345+67890", ("080235",))])
     assert main(["--test", "5"]) == 0

@@ -12,16 +12,19 @@ import pytest
 import yaml
 
 from tasks.commands.profiles import compose
+from tasks.runner.pipeline import read_pipeline
+from tests.configs import LOCAL_DATA, LOCAL_MODEL
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 STAGES = ["download_data", "prepare_base_model", "evaluate_base", "train_stage1", "train_stage2", "report"]
+LINES = {stage: content["cmd"].split()[1:] for stage, content in read_pipeline().items()}
 
 
 @pytest.fixture
 def workplace(tmp_path):
     """A folder with the files that stages read, and a function that runs a stage in it."""
-    (tmp_path / "params.yaml").write_text(compose(["profile=gsm8k", "smoke=true"], ROOT / "conf"))
+    (tmp_path / "params.yaml").write_text(compose(["profile=gsm8k", "smoke=yes"], ROOT / "conf"))
     (tmp_path / "runtime.yaml").write_text((ROOT / "runtime.yaml").read_text())
     for name in ("prompts", "data"):
         (tmp_path / name).mkdir()
@@ -31,13 +34,13 @@ def workplace(tmp_path):
 
 
 def run(stage: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", f"tasks.{stage}", *arguments]
+    command = [sys.executable, *LINES[stage], *arguments]
     return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
 
 
-def refusal(stage: str, folder: Path) -> str:
+def refusal(stage: str, folder: Path, *arguments: str) -> str:
     """The one line with which a stage ends with 2."""
-    done = run(stage, folder)
+    done = run(stage, folder, *arguments)
     assert done.returncode == 2, done.stderr
     *progress, line = done.stderr.splitlines()
     assert line.startswith("error: ")
@@ -97,7 +100,8 @@ def own_data(folder: Path, train: str, test: str) -> None:
     (data / "train.jsonl").write_text(train)
     (data / "test.jsonl").write_text(test)
     content = yaml.safe_load((folder / "params.yaml").read_text())
-    content["data"] = {"source": "local", "path": "mine", "validation_share": 0.5}
+    columns = {"id": None, "problem": "problem", "answer": "answer"}
+    content["data"] = {**LOCAL_DATA, "path": "mine", "columns": columns, "validation_share": 0.5}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
 
 
@@ -126,7 +130,7 @@ def test_a_model_folder_without_a_tokenizer(workplace):
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "qwen2"}')
     content = yaml.safe_load((workplace / "params.yaml").read_text())
-    content["model"] = {"source": "local", "path": "weights"}
+    content["model"] = {**LOCAL_MODEL, "path": "weights"}
     (workplace / "params.yaml").write_text(yaml.safe_dump(content))
     assert "weights" in refusal("prepare_base_model", workplace)
     assert not (workplace / "models" / "base").exists()
@@ -136,10 +140,36 @@ def test_a_stage_without_its_inputs_names_what_makes_them(workplace):
     assert "dvc repro download_data" in refusal("evaluate_base", workplace)
 
 
-def test_help_says_what_the_stage_does():
-    done = run("train_stage2", ROOT, "--help")
+@pytest.mark.parametrize("stage", ["train_stage2", "evaluate_base", "download_data", "report"])
+def test_help_explains_the_command_and_each_argument(stage):
+    done = run(stage, ROOT, "--help")
     assert done.returncode == 0
-    assert "Stage `train_stage2`: improve every attempt" in done.stdout and "--params" in done.stdout
+    arguments = [word for word in LINES[stage] if word.startswith("--")]
+    assert all(f"\n  {name} " in done.stdout for name in [*arguments, "--params", "--runtime", "--set"])
+    assert f"python -m tasks.{LINES[stage][1].removeprefix('tasks.')}" in done.stdout
+
+
+def test_a_stage_of_training_that_is_not_there_is_named_with_those_that_are(workplace):
+    line = refusal("train_stage1", workplace, "--name", "stage3")
+    assert "stage3" in line and "stage1, stage2" in line
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ""])
+def test_a_name_is_part_of_a_path(workplace, name):
+    done = run("evaluate_base", workplace, "--name", name)
+    assert done.returncode == 2 and "argument --name: expected letters, digits" in done.stderr
+    assert not (workplace / ".runs").exists()
+
+
+def test_values_are_set_on_the_command_line_and_checked_like_others(workplace):
+    assert "did you mean alpha?" in refusal("report", workplace, "--set", "stage2.alhpa=3")
+    assert "expected KEY=VALUE" in refusal("report", workplace, "--set", "seed")
+    done = run("download_data", workplace, "--set", "seed=12", "--set", "data.sizes.test=3")
+    assert done.returncode == 0, done.stderr
+    made = json.loads((workplace / "data" / "prepared" / "manifest.json").read_text())
+    assert made["seed"] == 12 and made["counts"]["test"] == 3
+    manifest = json.loads((workplace / ".runs" / "download_data" / "manifest.json").read_text())
+    assert manifest["set"] == ["seed=12", "data.sizes.test=3"]
 
 
 def test_what_varies_is_kept_beside_the_outputs(workplace):
@@ -158,13 +188,13 @@ from pathlib import Path
 from score_core.files import replacing
 from tasks.runner.command_line import run_stage
 
-def run(config, runtime):
+def run(given, config, runtime):
     with replacing(Path("out")) as folder:
         folder.mkdir()
         Path("started").touch()
         time.sleep(60)
 
-run_stage("slow", run, [Path("out")])
+run_stage("slow", lambda parser: None, lambda given: [Path("out")], run)
 """
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tasks.runner.pipeline import read_pipeline
+
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 OUTPUTS = ("models/stage2", "metrics")
@@ -27,21 +29,23 @@ def workplace(tmp_path: Path, small_run: Path) -> Path:
         (tmp_path / "models" / name).symlink_to(small_run / "base")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["conversation"] |= {"max_new_tokens": 5, "max_prompt_tokens": 16}
-    params["stage2"] |= {
+    params["training"] |= {
         "steps": 20,
         "prompts_per_step": 8,
         "samples_per_prompt": 4,
         "validation_problems": 8,
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    runtime = {"threads": 1, "checkpoints": {"every_seconds": 0.01}}
+    runtime = yaml.safe_load((ROOT / "runtime.yaml").read_text())
+    runtime["threads"] = 1
+    runtime["checkpoints"]["every_seconds"] = 0.01
     (tmp_path / "runtime.yaml").write_text(yaml.safe_dump(runtime))
     return tmp_path
 
 
 def start(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "tasks.train_stage2"],
+        [sys.executable, *read_pipeline()["train_stage2"]["cmd"].split()[1:]],
         cwd=folder,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -79,7 +83,7 @@ def test_a_stopped_and_a_killed_process_leave_no_output_and_go_on(workplace: Pat
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.002)
         command = Path(f"/proc/{process.pid}/cmdline")
-        assert not command.exists() or b"tasks.train_stage2" in command.read_bytes()
+        assert not command.exists() or b"tasks.train\0models/stage2\0--name\0stage2" in command.read_bytes()
         process.send_signal(number)
         said, _ = process.communicate()
         assert process.returncode == code, said
