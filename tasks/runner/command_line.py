@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,7 +24,7 @@ from score_core.config.schema import Config
 from score_core.files import check_writable
 from tasks.runner.exits import ENDING, exit_code, is_first, leave
 from tasks.runner.lock import exclusive
-from tasks.runner.manifest import Manifest
+from tasks.runner.manifest import write_manifest
 from tasks.runner.processes import end_with_parent
 
 RUNS = Path(".runs")
@@ -68,10 +69,10 @@ def run_stage(
     signal.signal(signal.SIGTERM, _terminate)
 
     def work() -> None:
-        manifest = Manifest(RUNS / stage / "manifest.json", given)
+        started, manifest = time.time(), RUNS / stage / "manifest.json"
         config, runtime = read_configuration(given)
         _set_up_logging(stage, runtime)
-        for output in (*outputs(given), manifest.file) if is_first() else ():
+        for output in (*outputs(given), manifest) if is_first() else ():
             check_writable(output)
         with _locks(stage, runtime, accelerated=section is not None):
             if section is not None:
@@ -79,7 +80,7 @@ def run_stage(
 
                 runtime = launch(f"tasks.{command}", sys.argv[1:], config, runtime, section(given))
             run(given, config, runtime)
-            manifest.write(runtime)
+            write_manifest(manifest, given, runtime, started)
 
     code = exit_code(stage, work)
     if ENDING in os.environ:

@@ -31,8 +31,12 @@ def exit_code(name: str, work: Callable[[], object]) -> int:
         name: of the command or stage, for the messages.
     """
     code, message = _outcome(name, work)
-    if ENDING in os.environ and code != 0 and not _first_to_end(code):
-        message = None
+    if ENDING in os.environ and code != 0:
+        try:
+            with open(os.environ[ENDING], "x") as file:  # noqa: PTH123
+                file.write(str(code))
+        except FileExistsError:
+            message = None
     if message is not None:
         print(message, file=sys.stderr, flush=True)
     return code
@@ -59,15 +63,6 @@ def _outcome(name: str, work: Callable[[], object]) -> tuple[int, str | None]:
             f"starts it again ({' '.join(str(error).split())[:200]})"
         )
     return 0, None
-
-
-def _first_to_end(code: int) -> bool:
-    try:
-        with open(os.environ[ENDING], "x") as file:  # noqa: PTH123
-            file.write(str(code))
-    except FileExistsError:
-        return False
-    return True
 
 
 def _lost_peer(error: Exception) -> bool:

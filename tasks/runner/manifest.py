@@ -23,51 +23,44 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "pandas", "pyarrow")
 
 
-class Manifest:
-    """The account of one run, which starts when it is made.
+def write_manifest(file: Path, given: argparse.Namespace, runtime: Runtime, started: float) -> None:
+    """Writes the account of a run and logs it in a line; every process of the run must call.
 
     Args:
-        file: where it is to be written.
-        arguments: the stage's command line, with `params` and `set`.
+        given: the stage's command line, with `params` and `set`.
+        started: seconds since the epoch.
     """
-
-    def __init__(self, file: Path, arguments: argparse.Namespace) -> None:
-        self.file, self.arguments = file, arguments
-        self.started, self.clock = datetime.now(UTC), time.monotonic()
-
-    def write(self, runtime: Runtime) -> None:
-        """Writes the account and logs it in a line; every process of the run must call."""
-        seconds, peaks = time.monotonic() - self.clock, _memory_peaks()
-        memory, gpu = (max(column) for column in zip(*peaks, strict=True))
-        if not is_first():
-            return
-        content = {
-            "started": self.started.isoformat(timespec="seconds"),
-            "seconds": round(seconds, 3),
-            # Of the process that took most.
-            "peak_memory_bytes": memory,
-            "peak_gpu_memory_bytes": gpu,
-            "processes": len(peaks),
-            "runtime": runtime.model_dump(),
-            "params_sha256": hashlib.sha256(self.arguments.params.read_bytes()).hexdigest(),
-            "set": self.arguments.set,
-            "commit": _commit(),
-            "platform": platform.platform(),
-            "versions": {
-                "python": platform.python_version(),
-                # Those that this stage has loaded: what it did not load had no part in the result.
-                **{name: importlib.metadata.version(name) for name in LIBRARIES if name in sys.modules},
-            },
-        }
-        write_json(self.file, content)
-        log.info(
-            "done in %.1f s by %d process%s; most memory in one: %.2f GB%s",
-            seconds,
-            len(peaks),
-            "" if len(peaks) == 1 else "es",
-            memory / 1e9,
-            f", {gpu / 1e9:.2f} GB of its GPU's" if gpu else "",
-        )
+    seconds, peaks = time.time() - started, _memory_peaks()
+    memory, gpu = (max(column) for column in zip(*peaks, strict=True))
+    if not is_first():
+        return
+    content = {
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        # Of the process that took most.
+        "peak_memory_bytes": memory,
+        "peak_gpu_memory_bytes": gpu,
+        "processes": len(peaks),
+        "runtime": runtime.model_dump(),
+        "params_sha256": hashlib.sha256(given.params.read_bytes()).hexdigest(),
+        "set": given.set,
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "versions": {
+            "python": platform.python_version(),
+            # Those that this stage has loaded: what it did not load had no part in the result.
+            **{name: importlib.metadata.version(name) for name in LIBRARIES if name in sys.modules},
+        },
+    }
+    write_json(file, content)
+    log.info(
+        "done in %.1f s by %d process%s; most memory in one: %.2f GB%s",
+        seconds,
+        len(peaks),
+        "" if len(peaks) == 1 else "es",
+        memory / 1e9,
+        f", {gpu / 1e9:.2f} GB of its GPU's" if gpu else "",
+    )
 
 
 def _memory_peaks() -> list[tuple[int, int]]:

@@ -2,11 +2,11 @@
 
     python -m tasks.runner.pipeline FOLDER
 
-writes a file for each command of the pipeline, with the SHA-256 of all the code behind it: what pipelines in
-experiments/ depend on.
+writes a JSON file for each command of the pipeline, with the SHA-256 of all the code behind it, for the
+pipelines in experiments/ to depend on.
 """
 
-import argparse
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from score_core.checkpointing.fingerprint import digest, tree_digests
-from score_core.files import replacing
+from score_core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("score_core", "tasks")
@@ -51,22 +51,14 @@ def outputs_of(stage: str, kind: str = "outs") -> list[Path]:
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.runner.pipeline",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what to write into")
-    folder = parser.parse_args().folder
+    """Writes the digests of each command's code."""
+    folder = Path(sys.argv[1])
     for command in {command_of(stage) for stage in read_pipeline()}:
-        digests: dict[str, str] = {}
-        for path in code_of(command):
-            name = str(path.relative_to(ROOT))
-            inside = tree_digests(path) if path.is_dir() else {"": digest(path)}
-            digests |= {f"{name}/{file}".rstrip("/"): sha for file, sha in inside.items()}
-        with replacing(folder / command) as temporary:
-            temporary.write_text("".join(f"{sha}  {file}\n" for file, sha in digests.items()))
+        code = {
+            str(path.relative_to(ROOT)): tree_digests(path) if path.is_dir() else digest(path)
+            for path in code_of(command)
+        }
+        write_json(folder / command, code)
 
 
 if __name__ == "__main__":
