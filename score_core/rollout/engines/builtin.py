@@ -10,7 +10,9 @@ token by inverting the distribution function. What a trajectory samples therefor
 how trajectories are batched or spread over processes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,19 @@ from transformers import DynamicCache, PreTrainedModel
 
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Sampled
+
+
+def _in_evaluation_mode(sample: Callable[..., Sampled]) -> Callable[..., Sampled]:
+    @wraps(sample)
+    def wrapped(self: "BuiltinEngine", *args: Any, **kwargs: Any) -> Sampled:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            return sample(self, *args, **kwargs)
+        finally:
+            self.model.train(was_training)
+
+    return wrapped
 
 
 class BuiltinEngine:
@@ -43,6 +58,7 @@ class BuiltinEngine:
         self._model = model
 
     @torch.no_grad()
+    @_in_evaluation_mode
     def sample(
         self,
         conversation: Conversation,
@@ -56,24 +72,6 @@ class BuiltinEngine:
         given: Sequence[list[int]] | None = None,
     ) -> Sampled:
         """See `Engine.sample`."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            return self._sample(conversation, prompts, attempts, samples, noise, temperature, top_p, given)
-        finally:
-            self.model.train(was_training)
-
-    def _sample(
-        self,
-        conversation: Conversation,
-        prompts: Sequence[list[int]],
-        attempts: int,
-        samples: int,
-        noise: np.ndarray | None,
-        temperature: float,
-        top_p: float,
-        given: Sequence[list[int]] | None,
-    ) -> Sampled:
         count, device = len(prompts) * samples, self.device
         limit = conversation.settings.max_new_tokens
         decoder = _Decoder(self.model, conversation.end_ids[0])
