@@ -60,7 +60,7 @@ def main() -> None:
     """Measures and prints the table."""
     with tempfile.TemporaryDirectory() as folder:
         checkout = Checkout(Path(folder))
-        (checkout.root / PARAMS).write_text(compose(["smoke=true"], checkout.root / "conf"))
+        (checkout.root / PARAMS).write_text(compose(["smoke=yes"], checkout.root / "conf"))
         server = Server(checkout)
         try:
             measured = measure(checkout)

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.dag import ROOT, Stage, find_output
-from flows.results import Metrics, table
+from flows.results import Metrics, read_accepted, read_last, table
 from flows.serve import REPORTS_URL
 from flows.stages import Outcome
 
@@ -15,23 +15,16 @@ from flows.stages import Outcome
 def show_stages(name: str, outcomes: Sequence[Outcome]) -> None:
     """One row per stage: how it ended, why it ran, how long it took."""
     rows = [
-        {
-            "stage": outcome.stage,
-            "state": outcome.state,
-            "seconds": f"{outcome.seconds:.1f}",
-            "reason": outcome.why,
-        }
-        for outcome in outcomes
+        {"stage": one.stage, "state": one.state, "seconds": f"{one.seconds:.1f}", "reason": one.why}
+        for one in outcomes
     ]
     create_table_artifact(rows, key=_key("stages", name), description=f"Stages, profile {name}")
 
 
-def show_metrics(
-    name: str, final: Metrics, base: Metrics | None, last: Metrics | None, accepted: Metrics | None
-) -> None:
-    """The trained model's metrics beside the base model's, the last run's and the accepted ones."""
+def show_metrics(name: str, final: Metrics, base: Metrics | None) -> None:
+    """The metrics compared with the base model's, the previous run's and the accepted ones."""
     create_table_artifact(
-        table(final, base, last, accepted),
+        table(final, base, read_last(name), read_accepted(name)),
         key=_key("metrics", name),
         description=f"{final['n']} test problems, profile {name}; in brackets the difference in points",
     )

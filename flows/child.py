@@ -35,19 +35,16 @@ def run(
     interrupted as by Ctrl-C, once, so that a trainer saves its state, and killed after the grace.
 
     Args:
-        emit: takes a line of output, masked.
-        environment: of the child; values of its secret variables are masked in the output.
-        folder: where to run.
+        emit: takes a line of output; values of secret variables in `environment` are masked.
     """
     mask = masker(environment)
     tail: deque[str] = deque(maxlen=TAIL)
 
-    def say(line: str) -> None:
-        line = mask(line)
-        tail.append(line)
-        emit(line)
+    def log(line: str) -> None:
+        tail.append(mask(line))
+        emit(tail[-1])
 
-    lines = Lines(say)
+    lines = Lines(log)
     unbuffered = {**environment, "PYTHONUNBUFFERED": "1"}
     with Child(command, unbuffered, folder, grace=grace, stdout=subprocess.PIPE) as child:
         try:

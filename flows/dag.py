@@ -1,6 +1,5 @@
 """The stages, their order, their outputs and what is stale, all of it as DVC says."""
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from dvc.utils.diff import diff
 
-from score_core.errors import UserError
+from score_core.errors import unknown_name
 
 ROOT = Path(__file__).resolve().parent.parent
 NEVER = "has never run"
@@ -61,35 +60,27 @@ def read_stages(root: Path = ROOT) -> list[Stage]:
 
 
 def select(stages: list[Stage], names: list[str] | None) -> list[Stage]:
-    """The named stages and all that they need, as `dvc repro NAMES` takes them; all without names.
+    """The named ones of `read_stages` and what they need, as for `dvc repro NAMES`; all without names.
 
     Raises:
         UserError: no such stage, with the nearest name.
     """
     if not names:
         return stages
-    known = {stage.name: stage for stage in stages}
-    wanted: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
+    known = [stage.name for stage in stages]
+    for name in names:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise UserError(f"stages: dvc.yaml has no stage {name}; {hint}Known are {', '.join(known)}.")
-        if name not in wanted:
-            wanted.add(name)
-            waiting += known[name].needs
+            raise unknown_name("stages", name, known)
+    wanted = set(names)
+    for stage in reversed(stages):
+        wanted |= stage.needs if stage.name in wanted else set()
     return [stage for stage in stages if stage.name in wanted]
 
 
 def find_output(stages: list[Stage], pattern: str) -> tuple[Path, Stage] | None:
     """The first output whose path ends like `pattern`, e.g. `*.html`, and the stage that makes it."""
-    for stage in stages:
-        for path in stage.outputs:
-            if path.match(pattern):
-                return path, stage
-    return None
+    found = ((path, stage) for stage in stages for path in stage.outputs if path.match(pattern))
+    return next(found, None)
 
 
 def reason(name: str, root: Path = ROOT) -> str | None:

@@ -92,13 +92,7 @@ def reproduce(
         final = results.read_metrics(results.FINAL, wanted)
         if final is None:
             return Completed(message=summary)
-        show_metrics(
-            name,
-            final,
-            results.read_metrics(results.BASE, known),
-            results.read_last(name),
-            results.read_accepted(name),
-        )
+        show_metrics(name, final, results.read_metrics(results.BASE, known))
         results.save_last(name, final)
         return quality_gate(name, summary, final, max_drop)
 

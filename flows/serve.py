@@ -46,7 +46,7 @@ def serve(host: str, port: int, root: Path = ROOT, prefect_file: str = "prefect.
     """Runs everything, and returns after SIGINT or SIGTERM.
 
     Raises:
-        EndedError: a process ended by itself; the others have been stopped.
+        EndedError: a process ended by itself, and the others were stopped.
     """
     page = f"http://{host}:{port}"
     environment = {
@@ -76,10 +76,9 @@ def serve(host: str, port: int, root: Path = ROOT, prefect_file: str = "prefect.
             _prefect(environment, root, "--no-prompt", "deploy", "--all", "--prefect-file", prefect_file)
             start("worker", "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1")
             (root / ADDRESS).write_text(f"{page}/api")
-            print(f"\nPrefect's page: {page}")
-            if report:
-                print(f"The report:     {environment[REPORTS_URL]}/{report[0].name}")
-            print("Ctrl-C stops all of it.\n", flush=True)
+            pages = [f"\nPrefect's page: {page}"]
+            pages += [f"The report:     {environment[REPORTS_URL]}/{report[0].name}"] if report else []
+            print(*pages, "Ctrl-C stops all of it.\n", sep="\n", flush=True)
             while True:
                 _check(children)
                 time.sleep(0.5)

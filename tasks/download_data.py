@@ -32,8 +32,8 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
         for split in SPLITS:
             write_problems(folder, split, prepared.splits[split])
         manifest = {
-            "source": prepared.data.model_dump(),
-            "path": getattr(prepared.data, "path", None),
+            "source": config.used_data.model_dump(),
+            "path": getattr(config.used_data, "path", None),
             "revision": prepared.revision,
             "seed": config.seed,
             "reward": config.reward.model_dump(include={"extractor", "matcher", "marker"}),

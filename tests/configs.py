@@ -72,6 +72,8 @@ def content(**sections: Any) -> dict[str, Any]:
     for name, choices in complete.items():
         source = sections.get(name, {}).get("source", choices[0]["source"])
         whole[name] = deepcopy(next((c for c in choices if c["source"] == source), {}))
+    if sections.get("lora"):
+        whole["lora"] = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
     return _over(whole, sections)
 
 

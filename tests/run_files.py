@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import parse_config
 from score_core.config.schema import Config
+from tests import configs
 
 # P(right at 1), then P(right next | wrong before), P(wrong next | right before).
 MODELS = {"base": (0.47, 0.0, 0.0), "stage1": (0.42, 0.98, 0.004), "final": (0.74, 0.97, 0.004)}
@@ -29,25 +29,24 @@ STEPS = 80
 PARAMETERS: dict[str, Any] = {
     "profile": "default",
     "seed": 7,
-    "data": {
-        "source": "addition",
-        "digits": 5,
-        "nines": 0.5,
-        "sizes": {"train": 100, "validation": 50, "test": 200},
+    "data": {"source": "addition", "sizes": {"train": 100, "validation": 50, "test": 200}},
+    "model": {"source": "addition"},
+    "conversation": {
+        "first": "prompts/addition/first.txt",
+        "retry": "prompts/addition/retry.txt",
+        "max_new_tokens": 8,
     },
+    "reward": {"extractor": "last_integer", "matcher": "integer"},
     "stage2": {"alpha": 3.0},
     "report": {"title": "Learning to correct a sum", "samples": 3},
 }
 
 
 def config(**changes: Any) -> Config:
-    """The configuration that belongs to the files: params.yaml with PARAMETERS and `changes` laid over it."""
-    content = yaml.safe_load(Path(__file__).parents[1].joinpath("params.yaml").read_text())
-    for key, value in {**PARAMETERS, **changes}.items():
-        # A section of another source is another section.
-        same = isinstance(content.get(key), dict) and content[key].get("source") == value.get("source")
-        content[key] = {**content[key], **value} if same else value
-    return parse_config(content, SETTINGS, source="the test")
+    """The configuration that belongs to the files; a stage of training that is None is left out."""
+    content = configs.content(**{**PARAMETERS, **changes})
+    kept = {key: value for key, value in content.items() if key not in STAGES or value is not None}
+    return parse_config(kept, SETTINGS, "test")
 
 
 def write_run(

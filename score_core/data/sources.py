@@ -64,20 +64,6 @@ def read_source(data: HubData | LocalData) -> Source:
     return _read_saved(data, folder) if saved else _read_files(data, folder)
 
 
-def fixture_of(data: HubData) -> LocalData:
-    """The local folder that a smoke run reads in place of the hub data set.
-
-    Raises:
-        UserError: none is named.
-    """
-    if data.fixture is None:
-        raise UserError(
-            f"data.fixture: null; a smoke run reads it in place of the hub data set {data.path}; name a "
-            "folder of a few rows in the same format."
-        )
-    return LocalData(source="local", path=data.fixture, **data.model_dump(include=set(FileData.model_fields)))
-
-
 def _read_hub(data: HubData) -> Source:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError

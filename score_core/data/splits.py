@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from score_core.answers.verifier import Verifier
-from score_core.config.parsing import Config
-from score_core.config.schema import AdditionData, Data, HubData
-from score_core.data.sources import Row, Split, fixture_of, read_source
+from score_core.config.data import AdditionData
+from score_core.config.schema import Config
+from score_core.data.sources import Row, Split, read_source
 from score_core.errors import UserError
 from score_core.problems import SPLITS, Problem, content_hash
 
@@ -47,19 +47,18 @@ class Prepared:
     quarantined: list[Refused]
     duplicates: list[Refused]
     dropped_answers: list[Refused]  # gold answers that cannot be read, of rows that have others
-    data: Data  # what was read: a smoke run's fixture in place of a hub data set
     revision: str | None
 
 
 def prepare(config: Config) -> Prepared:
-    """Reads the source that `config.data` names and splits it.
+    """Reads the source that `config.used_data` names and splits it.
 
     Raises:
         UserError: `config.reward` names an unknown extractor or matcher, the source is wrong (see
             `read_source`), a split is empty, or two splits share a problem or an id.
     """
     verifier = Verifier(config.reward)
-    data = fixture_of(config.data) if config.smoke and isinstance(config.data, HubData) else config.data
+    data = config.used_data
     if isinstance(data, AdditionData):
         from score_core.embedded.addition import make_problems
 
@@ -71,7 +70,7 @@ def prepare(config: Config) -> Prepared:
         revision = source.revision
         sources = {"train": source.train, "test": source.test}
 
-    result = Prepared({}, [], [], [], data, revision)
+    result = Prepared({}, [], [], [], revision)
     kept = {name: _keep(verifier, name, split, result) for name, split in sources.items()}
     _refuse_shared(sources, kept)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from score_core.config.schema import AdditionData
+from score_core.config.data import AdditionData
 from score_core.errors import UserError
 from score_core.problems import Problem, content_hash
 from score_core.seeding import stream

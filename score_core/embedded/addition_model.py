@@ -28,7 +28,8 @@ from transformers import (
     get_cosine_with_min_lr_schedule_with_warmup,
 )
 
-from score_core.config.schema import AdditionData, AdditionModel
+from score_core.config.data import AdditionData
+from score_core.config.model import AdditionModel
 from score_core.embedded.addition import add, draw_digits, split_of
 from score_core.seeding import derive_seed, stream
 

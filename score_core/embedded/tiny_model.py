@@ -7,43 +7,16 @@ pass through every line a real model does.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from score_core.config.model import Family
 from score_core.models.folders import save_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 CONTEXT = 8192  # tokens, which here are bytes
-Family = Literal["qwen2", "qwen3", "llama"]
-
-_CHATML = """\
-{%- for message in messages %}
-{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
-
-# Like the family's own, it drops the thoughts of earlier answers: text that is decoded and templated
-# again is not what was sampled.
-_CHATML_THINKING = """\
-{%- for message in messages %}
-{%- set content = message.content %}
-{%- if message.role == 'assistant' and not loop.last %}
-{%- set content = content.split('</think>')[-1].lstrip('\\n') %}
-{%- endif %}
-{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}
-{%- if enable_thinking is defined and not enable_thinking %}{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}
-{%- endif %}"""
-
-_HEADERS = """\
-{{- bos_token }}
-{%- for message in messages %}
-{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}
-{{- message.content | trim + '<|eot_id|>' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -51,7 +24,7 @@ class _Dialogue:
     """How a family writes a dialogue."""
 
     special: tuple[str, ...]
-    template: str
+    template: str  # a file in templates/
     bos: str | None
     eos: str
     pad: str
@@ -59,19 +32,14 @@ class _Dialogue:
 
 
 _QWEN_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_LLAMA_NAMES = ("begin_of_text", "end_of_text", "start_header_id", "end_header_id", "eot_id")
 _QWEN_ENDS = ["<|im_end|>", "<|endoftext|>"]
 _DIALOGUES: dict[Family, _Dialogue] = {
-    "qwen2": _Dialogue(_QWEN_TOKENS, _CHATML, None, "<|im_end|>", "<|endoftext|>", _QWEN_ENDS),
-    "qwen3": _Dialogue(_QWEN_TOKENS, _CHATML_THINKING, None, "<|im_end|>", "<|endoftext|>", _QWEN_ENDS),
+    "qwen2": _Dialogue(_QWEN_TOKENS, "chatml", None, "<|im_end|>", "<|endoftext|>", _QWEN_ENDS),
+    "qwen3": _Dialogue(_QWEN_TOKENS, "chatml_thinking", None, "<|im_end|>", "<|endoftext|>", _QWEN_ENDS),
     "llama": _Dialogue(
-        (
-            "<|begin_of_text|>",
-            "<|end_of_text|>",
-            "<|start_header_id|>",
-            "<|end_header_id|>",
-            "<|eot_id|>",
-        ),
-        _HEADERS,
+        tuple(f"<|{name}|>" for name in _LLAMA_NAMES),
+        "headers",
         "<|begin_of_text|>",
         "<|eot_id|>",
         "<|eot_id|>",  # the family has no padding token of its own, and most people pad with this one
@@ -130,5 +98,5 @@ def _tokenizer(dialogue: _Dialogue) -> "PreTrainedTokenizerFast":
         clean_up_tokenization_spaces=False,
     )
     tokenizer.add_special_tokens({"additional_special_tokens": list(dialogue.special)})
-    tokenizer.chat_template = dialogue.template
+    tokenizer.chat_template = (TEMPLATES / f"{dialogue.template}.jinja").read_text().rstrip("\n")
     return tokenizer

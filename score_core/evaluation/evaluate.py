@@ -36,6 +36,7 @@ class Evaluator:
 
     def __init__(self, folder: Path, config: Config, runtime: Runtime, base: Path | None = None) -> None:
         self.folder, self.config = folder, config
+        self.grader = Grader(config.reward)  # refuses unknown names, so before anything is loaded
         tokenizer = load_tokenizer(folder)
         self.state = init_processes()
         check_strategy(self.state, runtime.launch)
@@ -44,7 +45,6 @@ class Evaluator:
         ends = end_token_ids(tokenizer, model.generation_config)
         self.conversation = Conversation(config.conversation, tokenizer, ends)
         self.conversation.check_fits(config.evaluation.attempts, context_limit(model))
-        self.grader = Grader(config.reward)
         self.engine = make_engine(runtime.engine)
         self.engine.load(model)
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from score_core.config.data import HubData
 from score_core.config.model import HubModel
@@ -12,8 +11,8 @@ from score_core.config.schema import Config
 from score_core.errors import UserError
 from score_core.report import wording
 from score_core.report.inputs import CHANGES, Inputs
-from score_core.report.labels import TRANSITIONS
-from score_core.report.tables import result_rows, training_rows
+from score_core.report.tables import training_rows
+from score_core.report.templates import render
 
 
 def render_card(inputs: Inputs, config: Config, root: Path) -> str:
@@ -22,47 +21,21 @@ def render_card(inputs: Inputs, config: Config, root: Path) -> str:
     Raises:
         UserError: a prompt file is missing.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # it is Markdown, and no model text goes into it
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    conversation = config.conversation
-    return environment.get_template("card.md.j2").render(
+    files = {name: getattr(config.conversation, name) for name in ("system", "first", "retry")}
+    return render(
+        "card.md.j2",
+        inputs,
+        config,
         front_matter=yaml.safe_dump(front_matter(inputs, config), sort_keys=False, allow_unicode=True),
-        config=config,
-        inputs=inputs,
-        headline=wording.headline(inputs),
-        model_name=wording.model_name(config),
-        data_name=wording.data_name(config),
-        decoding=wording.decoding(config),
-        results=result_rows(inputs),
-        score=wording.is_score(inputs, config),
-        methods=wording.methods(inputs, config),
-        transitions=TRANSITIONS,
         training=training_rows(inputs, config),
-        prompts={
-            name: _read_prompt(root, path, name)
-            for name, path in (
-                ("system", conversation.system),
-                ("first", conversation.first),
-                ("retry", conversation.retry),
-            )
-            if path is not None
-        },
+        prompts={name: _read_prompt(root, path, name) for name, path in files.items() if path is not None},
     )
 
 
 def front_matter(inputs: Inputs, config: Config) -> dict[str, Any]:
     """The card's metadata in the hub's vocabulary; base model and data set only where a hub has them."""
     metrics = inputs.final.metrics
-    keys = [
-        *(f"accuracy_t{t}" for t in range(1, inputs.attempts + 1)),
-        *CHANGES,
-    ]
+    keys = [*(f"accuracy_t{t}" for t in range(1, inputs.attempts + 1)), *CHANGES]
     score = ["reinforcement-learning", "score", "arxiv:2409.12917"]
     matter: dict[str, Any] = {
         "library_name": "peft" if config.lora else "transformers",

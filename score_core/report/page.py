@@ -4,70 +4,46 @@ Model text is untrusted and goes through the template's escaping; only our own S
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from score_core.config.schema import Config
 from score_core.report import plots, wording
 from score_core.report.comparison import compare, transitions
 from score_core.report.inputs import Inputs
-from score_core.report.labels import TRANSITIONS
 from score_core.report.provenance import Provenance
 from score_core.report.published import GROUPS
 from score_core.report.samples import choose_samples
 from score_core.report.style import palette
-from score_core.report.tables import monitor_rows, result_rows
+from score_core.report.tables import monitor_rows
+from score_core.report.templates import FOLDER, render
 
-FOLDER = Path(__file__).parent
 CURVES = (
     ("reward", "Reward", "mean reward", "Mean raw reward of the sampled attempts, before any shaping."),
     ("kl", "Distance from the base model", "KL, nats an attempt", "KL divergence from the base model."),
-    (
-        "entropy",
-        "Entropy",
-        "nats a token",
-        "Entropy of the next token. At zero, nothing is explored any more.",
-    ),
+    ("entropy", "Entropy", "nats a token", "Entropy of the next token. At zero, exploration has ended."),
     ("grad_norm", "Gradient norm", "norm", "Before clipping."),
 )
 
 
 def render_page(inputs: Inputs, config: Config, provenance: Provenance) -> str:
     """The whole page as HTML; equal inputs give equal text."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=wording.percent, points=wording.points, p_value=wording.p_value)
-    attempts, places = inputs.attempts, plots.kept_at(inputs)
-    return environment.get_template("page.html.j2").render(
-        config=config,
-        inputs=inputs,
+    attempts, base, final = inputs.attempts, inputs.base.generations, inputs.final.generations
+    places = plots.kept_at(inputs)
+    return render(
+        "page.html.j2",
+        inputs,
+        config,
         css=Markup((FOLDER / "page.css").read_text()),
         palette=palette(len(inputs.models)),
-        headline=wording.headline(inputs),
-        model_name=wording.model_name(config),
-        data_name=wording.data_name(config),
-        decoding=wording.decoding(config),
-        score=wording.is_score(inputs, config),
-        methods=wording.methods(inputs, config),
-        transitions=TRANSITIONS,
-        results=result_rows(inputs),
-        paired=[
-            (t, compare(inputs.base.generations, inputs.final.generations, t)) for t in range(1, attempts + 1)
-        ],
+        paired=[(t, compare(base, final, t)) for t in range(1, attempts + 1)],
+        placed=[model.label for model in inputs.models if model.name in places],
         spans=[(before, after, _shares(inputs, before, after)) for before, after in _spans(attempts)],
         monitors=monitor_rows(inputs),
         figures=_figures(inputs),
         curves=CURVES if inputs.training else (),
-        samples=choose_samples(inputs.final.generations, attempts, config.report.samples),
-        placed=[model.label for model in inputs.models if model.name in places],
+        samples=choose_samples(final, attempts, config.report.samples),
         published=GROUPS,
         parameters=wording.flat_parameters(config),
         provenance=provenance,

@@ -97,6 +97,7 @@ def transition_bars(axes: Axes, inputs: Inputs, before: int, after: int) -> None
     """What became of the answers from one attempt to another, by model, with 95 % intervals."""
     count = len(inputs.models)
     width, colours = 0.81 / count, palette(count)
+    narrow: dict[str, Any] = {"rotation": 90, "va": "bottom"} if count > 3 else {}
     for at, model in enumerate(inputs.models):
         shares = transitions(model.generations, before, after)
         for place, share in enumerate(shares.values()):
@@ -124,8 +125,8 @@ def transition_bars(axes: Axes, inputs: Inputs, before: int, after: int) -> None
                 textcoords="offset points",
                 ha="center",
                 fontsize=7,
-                rotation=0 if count <= 3 else 90,  # where bars are narrow
                 color=COLOUR["muted"],
+                **narrow,
             )
     axes.set_xticks(range(len(OUTCOMES)), list(OUTCOMES.values()))
     axes.tick_params(axis="x", length=0)
@@ -164,7 +165,7 @@ def as_svg(name: str, title: str, draw: Draw, models: int) -> str:
         name: makes the element's ids unique on its page.
         title: what a screen reader says of it.
         draw: draws the figure on an axes.
-        models: how many the page shows; its colours hang on that.
+        models: how many the page shows; which decides the models' colours.
     """
     buffer = io.StringIO()
     with _figure() as figure:

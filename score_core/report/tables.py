@@ -53,7 +53,7 @@ def monitor_rows(inputs: Inputs) -> list[tuple[str, list[str]]]:
     ]
     for name, key, show in (
         ("No answer found at attempt {}, %", "unparsable", wording.percent),
-        ("Cut at the length limit at attempt {}, %", "truncated", wording.percent),
+        ("Truncated at the length limit at attempt {}, %", "truncated", wording.percent),
         ("Mean length of attempt {}, tokens", "length", _one_decimal),
         ("Mean training reward of attempt {}", "reward", _decimals),
     ):

@@ -123,7 +123,7 @@ def train_phase(
     Returns:
         The summary: steps, the step whose weights were kept, last rewards, validation there.
     """
-    settings = algorithm.settings
+    settings, grader = algorithm.settings, Grader(config.reward)
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
@@ -139,7 +139,7 @@ def train_phase(
         seed=config.seed,
         algorithm=algorithm,
         conversation=conversation,
-        grader=Grader(config.reward),
+        grader=grader,
         problems=fitting(read_problems(folders.data, "train"), conversation),
         validation=fitting(read_problems(folders.data, "validation"), conversation)[
             : settings.validation_problems

@@ -88,12 +88,11 @@ def command(module: str, arguments: list[str], launch: Launch) -> list[str]:
 
 def _on_this_machine(module: str, arguments: list[str], launch: Launch) -> int:
     # What was resolved here holds for every process.
-    settled = {
-        f"{LAUNCH_PREFIX}{key.upper()}": str(getattr(launch, key)) for key in ("strategy", "processes")
-    }
+    resolved = {"STRATEGY": launch.strategy, "PROCESSES": str(launch.processes)}
+    environment = {f"{LAUNCH_PREFIX}{key}": value for key, value in resolved.items()}
     with tempfile.TemporaryDirectory(prefix="score-") as folder:
         ending = Path(folder) / "code"
-        code = _supervise(command(module, arguments, launch), {**settled, ENDING: str(ending)}, ending)
+        code = _supervise(command(module, arguments, launch), {**environment, ENDING: str(ending)}, ending)
         return int(ending.read_text()) if ending.exists() else code
 
 
@@ -124,21 +123,18 @@ def _supervise(line: list[str], environment: dict[str, str], ending: Path | None
 def _end_launcher(child: Child, since: float) -> None:
     """Ends a launcher that waits, once one of its processes has ended with a code of its own."""
     launcher, processes = _tree(child)
-    if launcher is None:
-        return
     with suppress(psutil.NoSuchProcess):
-        if not processes:
+        if launcher and not processes:
             launcher.kill()  # it waits minutes for other machines' launchers, and has nothing left to do
-        elif time.time() > since + PATIENCE:
+        elif launcher and time.time() > since + PATIENCE:
             launcher.terminate()  # and with it the processes that wait for the one that has ended
 
 
 def _forward(child: Child, number: int, to_processes: bool) -> None:
     launcher, processes = _tree(child)
     if launcher is None:
-        child.stop()  # nothing has been started yet
-        return
-    for receiver in (processes if to_processes else []) or [launcher]:
+        child.stop()  # it has started nothing yet
+    for receiver in processes if processes and to_processes else filter(None, [launcher]):
         with suppress(psutil.NoSuchProcess):
             receiver.send_signal(number)
 

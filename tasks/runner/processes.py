@@ -42,10 +42,8 @@ def end_with_parent(parent: int | None = None, number: int = signal.SIGTERM) -> 
 class Child:
     """A command in a process group of its own, none of which outlives the `with` block or this process.
 
-    To be made in the main thread, where signals arrive and whose end is the end of the process.
-
-    Attributes:
-        process: the watchdog, which ends as the command does: with its exit code or by its signal.
+    To be made in the main thread, where signals arrive and whose end is the end of the process. `process`
+    is the watchdog, which ends as the command does: with its exit code or by its signal.
     """
 
     def __init__(
@@ -60,7 +58,6 @@ class Child:
     ) -> None:
         """
         Args:
-            folder: where to run; None is here.
             stop_signal: asks the group to save its state and end.
             grace: seconds from then until what is left is killed.
             stdout: `subprocess.PIPE` for both streams as one, to be read by `read`; None inherits them.
@@ -97,14 +94,14 @@ class Child:
             self._signal(self.stop_signal)
 
     def wait(self) -> None:
-        """Waits for the command to end or, once it has been asked to, for the rest of the grace."""
+        """Waits for the command to end, or for the grace to."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(self.deadline - time.monotonic())
 
     def read(self, feed: Callable[[bytes], None]) -> None:
-        """Passes on the output until the whole group has closed it and the command has ended.
+        """Passes on the output until the command and all that it has started have ended, or the grace has.
 
-        If the command ends and leaves others behind, they are asked to end. No longer than the grace.
+        What the command leaves behind when it ends is stopped.
         """
         assert self.process.stdout
         output = self.process.stdout.fileno()
@@ -112,46 +109,38 @@ class Child:
             if select.select([output], [], [], 0.5)[0]:
                 data = os.read(output, 1 << 16)
                 if not data:
-                    return self.wait()
+                    break
                 feed(data)
             if self.process.poll() is not None:
                 self.stop()
-        return None
+        self.wait()
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
 
-def _parent_died(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
-def _set(handler: Callable[[int, object], None] | signal.Handlers) -> None:
+def _set(handler: signal.Handlers) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
 
 
 def _watch(parent: int, stop_signal: int, grace: float, command: list[str]) -> None:
-    signal.signal(signal.SIGHUP, _parent_died)
     _set(signal.SIG_DFL)  # which the command inherits: a shell's background jobs ignore Ctrl-C
-    child = None
+    child = subprocess.Popen(command)
+    _set(signal.SIG_IGN)  # what is sent to the group is for the command, and this process ends after it
+    signal.signal(signal.SIGHUP, lambda number, frame: sys.exit(128 + number))
     try:
         end_with_parent(parent, signal.SIGHUP)
-        child = subprocess.Popen(command)
-        _set(signal.SIG_IGN)  # what is sent to the group is for the command, and this process ends after it
         code = child.wait()
     except SystemExit:
-        _set(signal.SIG_IGN)
         os.killpg(0, stop_signal)
         with suppress(subprocess.TimeoutExpired):
-            if child:
-                child.wait(grace)
-        os.killpg(0, signal.SIGKILL)  # and so this process
+            child.wait(grace)
+        os.killpg(0, signal.SIGKILL)  # this process too
         raise
+    _set(signal.SIG_DFL)
     if code < 0:
-        with suppress(OSError):
-            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
 

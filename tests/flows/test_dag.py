@@ -55,7 +55,7 @@ def test_a_named_stage_brings_what_it_needs(done):
     stages = read_stages(done)
     assert [stage.name for stage in select(stages, ["b"])] == ["a", "b"]
     assert select(stages, None) == select(stages, []) == stages
-    with pytest.raises(UserError, match=r"no stage train_stage3; .*did you mean train_stage"):
+    with pytest.raises(UserError, match=r"stages: there is no 'train_stage3'; did you mean train_stage"):
         select(read_stages(), ["train_stage3"])
 
 

@@ -24,7 +24,7 @@ SCHEDULE = re.compile(r" +- cron: .*\n +timezone: .*\n")
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     clone = Checkout(tmp_path_factory.mktemp("serving"))
-    (clone.root / PARAMS).write_text(compose(["smoke=true"], clone.root / "conf"))
+    (clone.root / PARAMS).write_text(compose(["smoke=yes"], clone.root / "conf"))
     clone.environment["HF_TOKEN"] = "hf_not_to_be_seen"
     return clone
 
@@ -96,7 +96,7 @@ def test_a_failing_stage_fails_the_run_with_all_that_is_needed(server, checkout)
     assert "failed: `python -m tasks." in said and "stepz" in said and "hf_not_to_be_seen" not in said
     run = server.runs("Refused")[-1]
     assert "Fix the error above" in run["state"]["message"]
-    (checkout.root / PARAMS).write_text(compose(["smoke=true"], checkout.root / "conf"))
+    (checkout.root / PARAMS).write_text(compose(["smoke=yes"], checkout.root / "conf"))
 
 
 def test_a_crashed_stage_is_run_again(server, checkout):
@@ -115,7 +115,7 @@ if "tasks.train" in sys.orig_argv and "stage2" in sys.orig_argv and not os.path.
     said = flow(checkout, "--retries", "1")
     assert re.search("train_stage2 failed: `python -m tasks.train .*--name stage2.*` exited with ", said)
     assert "default-smoke: 3 stages ran, 5 cached" in said
-    (checkout.root / PARAMS).write_text(compose(["smoke=true"], checkout.root / "conf"))
+    (checkout.root / PARAMS).write_text(compose(["smoke=yes"], checkout.root / "conf"))
     spy.write_text(text)
 
 
@@ -160,7 +160,7 @@ def test_a_webhook_is_told_how_a_run_ended(server, checkout):
     assert [message["state"] for message in received] == ["Completed", "Refused"]
     assert received[0]["message"] == "default-smoke: 0 stages ran, 1 cached"
     assert received[0]["url"].startswith(server.page) and received[0]["flow_run"] in received[0]["text"]
-    assert "no stage nonsense" in received[1]["text"]
+    assert "there is no 'nonsense'" in received[1]["text"]
     assert "500" in failed and "not-to-be-seen" not in said + failed
 
 

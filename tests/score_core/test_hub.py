@@ -32,16 +32,16 @@ import json, sys
 from pathlib import Path
 from score_core.errors import UserError
 from score_core.models.folders import fetch_hub_model
-from score_core.config.schema import Columns, HubData
 from score_core.data.sources import read_source
+from tests.configs import config
 
 def model(output, path, revision):
     fetch_hub_model(path, revision, Path(output))
     return sorted(file.name for file in Path(output).iterdir())
 
 def data(**options):
-    columns = Columns(problem=options.pop("problem", "question"))
-    source = read_source(HubData(source="hub", columns=columns, **options))
+    columns = {"problem": options.pop("problem", "question")}
+    source = read_source(config(data={"source": "hub", "columns": columns, **options}).data)
     return [source.revision, source.train.name, len(source.train.rows), source.test.rows[1].answers]
 
 for call, *arguments in json.loads(sys.argv[1]):

@@ -102,7 +102,10 @@ def test_prepared_gold_answers_judge_the_raw_ones_right():
             {"extractor": "gsm8k_hsh"},
             "reward.extractor: there is no 'gsm8k_hsh'; did you mean gsm8k_hash? Known: gsm8k_hash, ",
         ),
-        ({"matcher": "intger"}, "reward.matcher: there is no 'intger'; did you mean integer? Known: exact, "),
+        (
+            {"matcher": "intger"},
+            "reward.matcher: there is no 'intger'; did you mean integer? Known: exact, integer, math.",
+        ),
         ({"matcher": "zzz"}, "reward.matcher: there is no 'zzz'; known: exact, integer, math."),
     ],
 )

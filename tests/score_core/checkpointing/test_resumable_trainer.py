@@ -180,7 +180,7 @@ def test_other_parameters_start_afresh_and_the_old_ones_go_on(
         run(slow, "resumed")
     with caplog.at_level(logging.INFO):
         run(fast, "resumed")
-    assert "resumed" not in caplog.text
+    assert "resumed from" not in caplog.text
     assert written(tmp_path, "whole") == written(tmp_path, "resumed")
     with caplog.at_level(logging.INFO):
         run(slow, "resumed")

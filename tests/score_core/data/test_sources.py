@@ -5,17 +5,17 @@ import json
 import pytest
 from datasets import Dataset, DatasetDict
 
-from score_core.config.schema import Columns, LocalData
 from score_core.data.sources import read_source
 from score_core.errors import UserError
+from tests.configs import config
 
 TRAIN = {"question": ["one plus one?", "two plus\ntwo?"], "answer": ["#### 2", "#### 4"]}
 TEST = {"question": ["three plus three?"], "answer": ["#### 6"]}
 
 
 def local(folder, **options):
-    columns = Columns(**{"problem": "question", **options.pop("columns", {})})
-    return LocalData(source="local", path=str(folder), columns=columns, **options)
+    columns = {"problem": "question", **options.pop("columns", {})}
+    return config(data={"source": "local", "path": str(folder), "columns": columns, **options}).data
 
 
 def write(folder, form):

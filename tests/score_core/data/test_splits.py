@@ -8,7 +8,6 @@ from score_core.data.splits import Refused, prepare
 from score_core.errors import UserError
 from score_core.problems import content_hash
 from tests.configs import config
-from tests.reward_section import reward
 
 
 def prepared(folder, train, test=(("last?", "#### 9"),), **data):
@@ -67,10 +66,10 @@ def test_several_gold_answers_lose_those_that_cannot_be_read(tmp_path):
 
 
 def test_a_wrong_name_is_refused_before_the_source_is_read():
-    section = {"extractor": "gsm8k_hsh", "matcher": "integer"}
-    nowhere = {"source": "local", "path": "nowhere"}
-    with pytest.raises(UserError, match="did you mean gsm8k_hash"):
-        prepare(config(data=nowhere).model_copy(update={"reward": reward(**section)}))
+    with pytest.raises(
+        UserError, match=r"reward\.extractor: there is no 'gsm8k_hsh'; did you mean gsm8k_hash"
+    ):
+        prepare(config(data={"path": "nowhere"}, reward={"extractor": "gsm8k_hsh"}))
 
 
 HUB = {
@@ -83,17 +82,10 @@ HUB = {
 
 def test_a_smoke_run_reads_the_fixture_of_a_hub_data_set(tmp_path):
     local = prepared(tmp_path, numbered(40), sizes=HUB["sizes"])
-    smoke = config(data={**HUB, "fixture": str(tmp_path)}).model_copy(update={"smoke": True})
-    result = prepare(smoke)
+    result = prepare(config(smoke=True, data={**HUB, "validation_share": 0.1, "fixture": str(tmp_path)}))
     assert result.splits == local.splits
     assert [len(problems) for problems in result.splits.values()] == [3, 1, 1]
-    assert (result.data.source, result.data.path, result.revision) == ("local", str(tmp_path), None)
-
-
-def test_a_smoke_run_without_a_fixture_says_so():
-    smoke = config(data={**HUB, "fixture": None}).model_copy(update={"smoke": True})
-    with pytest.raises(UserError, match=r"data\.fixture: null; a smoke run reads it in place of .* own/sums"):
-        prepare(smoke)
+    assert result.revision is None
 
 
 def test_duplicates_keep_the_first_usable_row(tmp_path):

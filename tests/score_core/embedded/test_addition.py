@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from score_core.config.schema import AdditionData, AdditionModel, Sizes
-from score_core.config.schema import Conversation as ConversationSettings
+from score_core.config.data import AdditionData, Sizes
 from score_core.embedded.addition import add, answer_to, draw_digits, make_problems, problem_texts, split_of
 from score_core.embedded.addition_model import CHECK, FIX, encode, make_chats
 from score_core.errors import UserError
 from score_core.problems import Problem, content_hash
 from score_core.rollout.conversation import Conversation
+from tests.configs import config
 
 PROMPTS = Path(__file__).parents[3] / "prompts" / "addition"
 SIZES = Sizes(train=3000, validation=2000, test=3000)
-DATA = AdditionData(source="addition", sizes=SIZES)
+DATA = AdditionData(source="addition", digits=5, nines=0.5, sizes=SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_splits_have_one_distribution(splits, split, feature):
 
 
 def test_the_chi_square_above_would_notice():
-    splits = make_problems(AdditionData(source="addition", sizes=SIZES, nines=0.55), seed=7)
+    splits = make_problems(DATA.model_copy(update={"nines": 0.55}), seed=7)
     other = make_problems(DATA, seed=8)
     with pytest.raises(AssertionError):
         assert_alike(*(Counter(carry_chain(r.problem) for r in s["train"]) for s in (splits, other)))
@@ -114,11 +114,11 @@ def test_parts_of_the_hash_space_are_as_large_as_they_say():
 
 
 def test_problems_follow_the_seed_and_longer_lists_begin_with_shorter_ones():
-    small = AdditionData(source="addition", sizes=Sizes(train=50, validation=20, test=20))
+    small = DATA.model_copy(update={"sizes": Sizes(train=50, validation=20, test=20)})
     one, same, other = make_problems(small, 1), make_problems(small, 1), make_problems(small, 2)
     assert one == same
     assert one != other
-    large = AdditionData(source="addition", sizes=Sizes(train=90, validation=30, test=40))
+    large = DATA.model_copy(update={"sizes": Sizes(train=90, validation=30, test=40)})
     for name, rows in make_problems(large, 1).items():
         assert rows[: len(one[name])] == one[name]
 
@@ -126,7 +126,7 @@ def test_problems_follow_the_seed_and_longer_lists_begin_with_shorter_ones():
 @pytest.mark.parametrize("digits", [2, 5, 9])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_columns_that_make_nine(digits, share):
-    data = AdditionData(source="addition", digits=digits, nines=share)
+    data = DATA.model_copy(update={"digits": digits, "nines": share})
     drawn = draw_digits(data, 20_000, np.random.default_rng(0))
     assert drawn.shape == (20_000, 2, digits)
     assert drawn.min() >= 0 and drawn.max() <= 9
@@ -148,7 +148,7 @@ def test_more_problems_than_there_are_is_an_error_not_a_hang(digits):
 
 def test_sums_never_run_out_so_their_number_must_be_said():
     with pytest.raises(ValueError, match=r"sizes\.validation: expected a number"):
-        AdditionData(source="addition", sizes=Sizes(train=10, test=10))
+        AdditionData(source="addition", digits=5, nines=0.5, sizes=Sizes(train=10, validation=None, test=10))
 
 
 # --------------------------------------------------------------------------------------- addition
@@ -168,7 +168,7 @@ def test_add_is_addition(width):
 
 
 def test_add_with_guessed_carries():
-    data = AdditionData(source="addition")
+    data = DATA
     rng = np.random.default_rng(1)
     digits, guess = draw_digits(data, 500, rng), rng.integers(0, 2, size=(500, 5))
     found = add(digits, guess)
@@ -186,7 +186,7 @@ def test_add_with_guessed_carries():
 
 # ------------------------------------------------------------------------------------ base's chats
 
-MODEL = AdditionModel(source="addition")
+MODEL = config(data={"source": "addition"}, model={"source": "addition", "leak": 0.0}).model
 
 
 def chats(seed: int = 0, count: int = 20_000, **changes: float) -> list[list[str]]:
@@ -238,7 +238,7 @@ def test_leak_is_the_share_of_check_chats_that_end_right_anyway():
 
 def test_carries_are_guessed_at_their_rate_and_only_in_columns_that_make_nine():
     # Without such columns there is nothing to guess, and every first answer is right.
-    plain = AdditionData(source="addition", nines=0.0)
+    plain = DATA.model_copy(update={"nines": 0.0})
     made = make_chats(MODEL, plain, 3000, np.random.default_rng(0))
     for problem, first, *_ in made:
         if not any(nines(problem)):
@@ -263,7 +263,8 @@ def test_encode_labels_the_answers_only(tokenizer):
 
 def test_the_base_is_taught_on_the_very_prompts_it_is_trained_and_evaluated_on(tokenizer):
     """[x, y1, p1, y2] of a chat is, id by id, what Conversation makes of the committed prompt files."""
-    settings = ConversationSettings(first=str(PROMPTS / "first.txt"), retry=str(PROMPTS / "retry.txt"))
+    prompts = {"first": str(PROMPTS / "first.txt"), "retry": str(PROMPTS / "retry.txt")}
+    settings = config(conversation=prompts).conversation
     conversation = Conversation(settings, tokenizer, [tokenizer.eos_token_id])
     made = [chat for chat in chats(count=20) if chat[2] == CHECK]
     ids, _ = encode(made, tokenizer)

@@ -13,26 +13,8 @@ from score_core.report.wording import NONE
 from tests.run_files import config, files, write_run
 from tests.score_core.report.reading_html import numbers
 
-HUB_MODEL = {
-    "source": "hub",
-    "path": "Qwen/Qwen3-0.6B",
-    "revision": "main",
-    "family": "qwen3",
-    "dtype": "float32",
-    "quantize": None,
-}
-HUB_DATA = {
-    "source": "hub",
-    "path": "openai/gsm8k",
-    "name": "main",
-    "revision": "main",
-    "fixture": "data/fixtures/gsm8k",
-    "columns": {"id": None, "problem": "question", "answer": "answer"},
-    "train_split": "train",
-    "test_split": "test",
-    "validation_share": 0.1,
-    "sizes": {"train": None, "validation": None, "test": None},
-}
+HUB_MODEL = {"source": "hub", "path": "Qwen/Qwen3-0.6B", "revision": "main", "family": "qwen3"}
+HUB_DATA = {"source": "hub", "path": "openai/gsm8k", "name": "main", "fixture": "data/fixtures/gsm8k"}
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear"}
 
 

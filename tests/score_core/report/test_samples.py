@@ -23,7 +23,7 @@ def test_only_what_differs_is_marked():
     assert marked == ["42"]
 
 
-def test_choice_hangs_on_ids_alone():
+def test_choice_depends_on_ids_alone():
     frame = pd.DataFrame(make_rows("final", MODELS["final"], 200, 2))
     chosen = choose_samples(frame, 2, 4)
     assert chosen == choose_samples(frame.sample(frac=1, random_state=3), 2, 4)

@@ -1,7 +1,6 @@
 """Reward terms: the figures of each, weighted sums, terms that compare a group, unknown names."""
 
 import pytest
-from pydantic import ValidationError
 
 from score_core.errors import UserError
 from score_core.problems import Problem
@@ -118,5 +117,5 @@ def test_a_term_that_does_not_return_one_finite_number_a_member_is_named(monkeyp
     "terms", [[], [{"name": "match"}], [{"weight": 1.0}], [{"name": "match", "weight": float("inf")}]]
 )
 def test_terms_state_name_and_finite_weight_and_there_is_at_least_one(terms):
-    with pytest.raises(ValidationError):
+    with pytest.raises(UserError, match=r"reward\.terms"):
         reward(terms=terms)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from score_core.problems import Problem
-from score_core.rl.batches import PromptSchedule, cut
+from score_core.rl.batches import PromptSchedule, split
 from score_core.rollout.trajectories import assemble
 from score_core.seeding import derive_seed, stream
 
@@ -21,7 +21,7 @@ def test_every_problem_comes_once_before_any_comes_twice() -> None:
 
 
 def test_a_longer_run_begins_as_the_shorter_one() -> None:
-    short, long = (PromptSchedule(PROBLEMS, places, seed=3, name="stage1").order for places in (10, 40))
+    short, long = (PromptSchedule(PROBLEMS, positions, seed=3, name="stage1").order for positions in (10, 40))
     assert long[:10] == short
     assert PromptSchedule(PROBLEMS, 40, seed=3, name="stage2").order != long
 
@@ -31,7 +31,7 @@ def test_micro_batches_hold_every_trajectory_once_with_what_is_its_own() -> None
     rows = [(([10 + n] * length, 0), ([n + 1], 1)) for n, length in enumerate(lengths)]
     trajectories = assemble(rows, [[False]] * 6, pad_id=0, device=torch.device("cpu"))
     names = torch.arange(6.0)[:, None]
-    batches = cut(trajectories, names, names * 10, 3)
+    batches = split(trajectories, names, names * 10, 3)
     assert [len(batch.trajectories) for batch in batches] == [2, 2, 2]
     seen = []
     for batch in batches:

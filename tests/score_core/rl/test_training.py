@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers.utils.logging import enable_progress_bar
 
 from score_core.files import replacing
-from score_core.models.folders import load_model, load_tokenizer
+from score_core.models.folders import load_tokenizer
 from score_core.problems import read_problems
 from score_core.rl.arguments import micro_batches
 from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
@@ -127,30 +127,6 @@ def test_the_reference_of_stage_2_is_the_base_model(small_run: Path, tmp_path: P
     run_stage2(small_run, tmp_path, "from_start", start=tmp_path / "start", steps=1)
     assert curve(tmp_path, "from_base")[["kl_t1", "kl_t2"]].to_numpy().tolist() == [[0.0, 0.0]]
     assert (curve(tmp_path, "from_start")[["kl_t1", "kl_t2"]].to_numpy() > 0.01).all()
-
-
-def test_a_large_beta2_keeps_the_first_attempt_where_it_was(small_run: Path, tmp_path: Path) -> None:
-    shift = {}
-    for name, beta2 in (("free", 0.0), ("held", 10.0)):
-        stage = {"steps": 40, "beta2": beta2, "beta1": 0.0, "prompts_per_step": 16, "samples_per_prompt": 8}
-        train_stage("stage1", small_config(stage1=stage), RUNTIME, folders(small_run, tmp_path, name))
-        shift[name] = first_attempt_kl(tmp_path / name, small_run)
-    assert shift["free"] > 0.5, "a first attempt that nothing holds was to move"
-    assert shift["held"] < shift["free"] / 5, shift
-
-
-def first_attempt_kl(folder: Path, run: Path) -> float:
-    """KL to the base model over the first attempts that the base model would write, in nats."""
-    tokenizer = load_tokenizer(run / "base")
-    texts = [
-        f"<|user|>{problem.problem}=<|end|><|assistant|>{problem.answer}<|end|>"
-        for problem in read_problems(run / "data", "validation")
-    ]
-    ids = torch.tensor(tokenizer(texts).input_ids)
-    with torch.no_grad():
-        trained, base = (load_model(f)(input_ids=ids).logits.log_softmax(-1) for f in (folder, run / "base"))
-    answered = slice(-5, -1)
-    return float((trained.exp() * (trained - base))[:, answered].sum(-1).sum(-1).mean())
 
 
 def test_lora_trains_an_adapter_over_an_untouched_base(small_run: Path, tmp_path: Path) -> None:

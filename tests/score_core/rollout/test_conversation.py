@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from score_core.config import schema
 from score_core.errors import UserError
 from score_core.problems import Problem
 from score_core.rollout.conversation import Conversation
@@ -158,7 +157,7 @@ def test_first_prompt_without_a_place_for_the_problem(speak):
 
 def test_missing_prompt_file(make_conversation, tmp_path):
     good = make_conversation()
-    settings = schema.Conversation(first=good.settings.first, retry=str(tmp_path / "nowhere"))
+    settings = good.settings.model_copy(update={"retry": str(tmp_path / "nowhere")})
     with pytest.raises(UserError, match="nowhere: cannot read this prompt file"):
         Conversation(settings, good.tokenizer, good.end_ids)
 

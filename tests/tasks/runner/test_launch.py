@@ -68,7 +68,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         load_runtime(file, {"SCORE_LAUNCH_RANK": "1"})
 
 
-LORA = {"rank": 4, "alpha": 8}
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
 PACKED = {"source": "local", "path": "x", "quantize": "nf4"}
 REFUSED = [
     ({"strategy": "zero3", "mixed_precision": "bf16"}, {}, "mixed_precision: bf16 needs GPUs and none is"),
@@ -87,7 +87,7 @@ REFUSED = [
     ({}, {"lora": LORA, "model": PACKED}, "bitsandbytes is not installed|need a GPU and none is visible"),
     (
         {"strategy": "zero2"},
-        {"model": {"source": "local", "path": "x"}},
+        {"model": {"source": "local", "path": "x", "dtype": "bfloat16"}},
         "needs launch.mixed_precision: bf16",
     ),
 ]

@@ -1,0 +1,77 @@
+"""SCoRe's two stages: what their settings make of rewards, KL and phases."""
+
+import logging
+
+import pytest
+import torch
+
+from score_core.algorithms import make_algorithm
+from score_core.rl.algorithm import Judged
+from tests.configs import config
+
+
+def judged(rewards: list[list[float]], given: bool = False) -> Judged:
+    """One prompt's trajectories, two tokens an attempt."""
+    rewards_NT = torch.tensor(rewards)
+    sampled_NT = torch.ones_like(rewards_NT, dtype=torch.bool)
+    sampled_NT[:, 0] = not given
+    return Judged(
+        group_N=torch.zeros(len(rewards)),
+        rewards_NT=rewards_NT,
+        correct_NT=rewards_NT > 0,
+        lengths_NT=torch.full(rewards_NT.shape, 2),
+        sampled_NT=sampled_NT,
+        logp_NT=torch.full(rewards_NT.shape, -1.0),
+        reference_logp_NT=None,
+        longest=5,
+    )
+
+
+def test_stage_one_rewards_the_last_attempt_and_holds_the_others() -> None:
+    stage = make_algorithm(
+        config(training={"beta1": 0.25, "attempts": 3}, stage1={"beta2": 0.5}).stage("stage1")
+    )
+    assert stage.kl_weight == (0.5, 0.5, 0.25)
+    credit = stage.credit(judged([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    assert credit.returns_NT.tolist() == [[0, 0, 0], [0, 0, 1]]
+    assert credit.advantage_NT[:, :2].abs().sum() == 0
+
+
+def test_stage_two_pays_every_attempt_and_progress() -> None:
+    settings = {"baseline": "none", "baseline_later": "none", "beta1": 0.25}
+    stage = make_algorithm(config(training=settings, stage2={"alpha": 10.0}).stage("stage2"))
+    assert stage.kl_weight == (0.25, 0.25)
+    credit = stage.credit(judged([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
+    assert credit.returns_NT.tolist() == [[1, 1], [0, 11], [1, -10], [0, 0]]
+    assert credit.advantage_NT.equal(credit.returns_NT)
+    assert credit.weight_NT.equal(torch.full((4, 2), 0.25))
+    given = stage.credit(judged([[1.0, 1.0], [0.0, 1.0]], given=True))
+    assert given.weight_NT[:, 0].sum() == 0 and given.advantage_NT[:, 0].abs().sum() == 0
+
+
+def test_three_attempts_take_two_phases_of_stage_one() -> None:
+    stage = make_algorithm(config(training={"attempts": 3}).stage("stage1"))
+    assert [(phase.attempts, len(phase.kl_weight)) for phase in stage.phases()] == [(2, 2), (3, 3)]
+    assert len(make_algorithm(config(training={"attempts": 3}).stage("stage2")).phases()) == 1
+
+
+def test_adaptive_beta2_moves_towards_its_target_and_is_resumed() -> None:
+    adaptive = {"target_kl": 10.0, "horizon": 2.0}
+    settings = config(stage1={"beta2": 1.0, "adaptive_beta2": adaptive}).stage("stage1")
+    stage = make_algorithm(settings)
+    in_force = [stage.observe({"kl_t1": kl})["beta2"] for kl in (0.0, 0.0, 100.0, 10.5, 10.0)]
+    # The error is clipped to 0.2 either way, and then taken as it is.
+    assert in_force == pytest.approx([1.0, 0.9, 0.81, 0.81 * 1.1, 0.81 * 1.1 * 1.025])
+    resumed = make_algorithm(settings)
+    resumed.load_state_dict(stage.state_dict())
+    assert resumed.kl_weight == stage.kl_weight
+    assert make_algorithm(config().stage("stage1")).observe({"kl_t1": 3.0}) == {}
+
+
+def test_a_stage_one_that_has_not_taken_off_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    stage = make_algorithm(config(stage1={"takeoff_delta": 0.05}).stage("stage1"))
+    with caplog.at_level(logging.WARNING):
+        assert stage.assess({"validation_delta": 0.05}) == {"took_off": True}
+        assert not caplog.text
+        assert stage.assess({"validation_delta": 0.04}) == {"took_off": False}
+    assert "has not taken off" in caplog.text
