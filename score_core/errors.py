@@ -22,4 +22,4 @@ def unknown_name(key: str, name: str, known: Iterable[str]) -> UserError:
 
 
 class Stopped(Exception):  # noqa: N818 - no error: everything is saved
-    """Training stopped because it was told to, and can go on from where it is."""
+    """Training stopped because it was told to, and can be resumed."""

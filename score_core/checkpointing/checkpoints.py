@@ -1,7 +1,7 @@
-"""Checkpoints of a run: each is whole or not there, and none is believed before its hashes are.
+"""Checkpoints of a run: each is complete or absent, and none is read before its hashes are checked.
 
-    <folder>/checkpoint-40/      sealed: every file in hashes.json, all of it on the disk, then renamed
-    <folder>/unfinished/         where the next one is being written; worth nothing after a crash
+    <folder>/checkpoint-40/      sealed: every file in hashes.json, flushed to the disk, then renamed
+    <folder>/unfinished/         where the next one is being written; discarded after a crash
 
 A run's folder is named by its fingerprint (see `fingerprint.py`), beside those of other runs of its stage.
 """
@@ -48,12 +48,12 @@ class Checkpoints:
         return sorted(int(path.name.split("-")[1]) for path in self.folder.glob("checkpoint-*"))
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint that is as it was written; damaged ones are removed, aloud."""
+        """The step of the newest intact checkpoint; damaged ones are removed with a warning."""
         for step in reversed(self.steps()):
             fault = self._fault(step)
             if fault is None:
                 return step
-            log.warning("%s: damaged (%s); taking the one before it, if there is one", self.path(step), fault)
+            log.warning("%s: damaged (%s); falling back to the one before it, if any", self.path(step), fault)
             self._discard(self.path(step))
         return None
 
@@ -66,12 +66,12 @@ class Checkpoints:
         fault = _damage(self.path(step))
         if fault is not None:
             raise UserError(
-                f"{self.path(step)}: damaged ({fault}), and it holds the weights to be kept; run the same "
-                "command again, which goes on from a checkpoint before it."
+                f"{self.path(step)}: damaged ({fault}), and it holds the weights to keep; run the same command "
+                "again, which resumes from an earlier checkpoint."
             )
 
     def seal(self, step: int) -> None:
-        """Makes the unfinished checkpoint of a step the newest one, and removes those not kept any more."""
+        """Makes the unfinished checkpoint of a step the newest one, and removes those no longer kept."""
         folder = self.unfinished / f"checkpoint-{step}"
         (folder / ARGUMENTS).unlink(missing_ok=True)
         (folder / HASHES).write_text(json.dumps(tree_digests(folder), indent=1))
@@ -103,7 +103,7 @@ class Checkpoints:
             )
 
     def clear(self) -> None:
-        """Removes what a run that was killed left of the checkpoint that it was writing."""
+        """Removes the partial checkpoint that a killed run left."""
         remove(self.unfinished)
         self.unfinished.mkdir(parents=True)
 
@@ -145,7 +145,7 @@ def prune_runs(stage_folder: Path, current: str, settings: Checkpointing) -> Non
     oldest = time.time() - settings.keep_days * DAY
     for number, path in enumerate(others):
         if number >= settings.keep_runs or path.stat().st_mtime < oldest:
-            log.info("%s: checkpoints of an earlier run with other settings, removed", path)
+            log.info("%s: removed, checkpoints of an earlier run with other settings", path)
             remove(path)
 
 

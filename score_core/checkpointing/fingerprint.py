@@ -1,8 +1,8 @@
-"""A short name for everything that a training run's result hangs on.
+"""A short name for everything that a training run's result depends on.
 
-Checkpoints lie in a folder of that name, so a run never goes on from one whose parameters, seed, data,
-models, code or libraries were others. What changes no result, or only its rounding (log level, tracker,
-batching), is no part of it.
+Checkpoints lie in a folder of that name, so a run never resumes from one with other parameters, seed, data,
+models, code or libraries. What changes no result, or only its rounding (log level, tracker, batching), is
+left out.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def fingerprint(
         "code": [digest(path) if path.is_file() else tree_digests(path) for path in code],
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "python": platform.python_version(),
-        # Sums are taken in another order for another number, and sharded states fit that number alone.
+        # Another number adds up in another order, and sharded states fit one number only.
         "threads": runtime.threads,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "launch": runtime.launch.model_dump(include={"strategy", "mixed_precision"}),

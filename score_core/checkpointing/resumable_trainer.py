@@ -1,10 +1,10 @@
-"""A `transformers.Trainer` that may die at any moment and goes on, bit for bit, from where it last saved.
+"""A `transformers.Trainer` that may die at any moment and resumes, bit for bit, from its last checkpoint.
 
 What a checkpoint holds and how it is read is the Trainer's: weights, optimiser, schedule, random states,
 and in `trainer_state.json` all that was logged. Added here: checkpoints are sealed (see `checkpoints.py`),
 saved by the clock and when told to stop, and hold what a subclass keeps from step to step.
 
-Processes act alike: the first one's clock, and a signal to any of them, count for all.
+All ranks decide together: the first one's clock, and a signal to any of them, count for all.
 """
 
 import errno
@@ -33,7 +33,7 @@ LEAST_INTERVAL = 9
 
 
 class ResumableTrainer(Trainer):
-    """Saves itself in `checkpoints`, stops when told to, and goes on."""
+    """Saves itself in `checkpoints`, stops when told to, and resumes."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ResumableTrainer(Trainer):
             raise Stopped(f"stopped and saved at step {self.state.global_step} of {self.args.max_steps}")
 
     def any_process(self, *flags: bool) -> list[bool]:
-        """Which of the flags are set in any process; all processes have to ask at the same place."""
+        """Which of the flags are set in any process; all ranks decide together, so all must call."""
         counts = torch.tensor([int(flag) for flag in flags], device=self.args.device)
         return [count > 0 for count in self.accelerator.reduce(counts, reduction="sum").tolist()]
 
@@ -122,7 +122,7 @@ class ResumableTrainer(Trainer):
         try:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
-            # torch reports files that it cannot write as RuntimeError, with the place in its sources.
+            # torch reports files that it cannot write as RuntimeError that names its own source file.
             if isinstance(error, RuntimeError) and "inline_container" not in str(error):
                 raise
             raise self._failure("the checkpoint", error) from error
@@ -195,7 +195,7 @@ class _Saving(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Validation may take long: what was asked meanwhile is answered behind it."""
+        """Validation may take long: a signal that came meanwhile is answered after it."""
         if state.global_step > 0 and any(self.trainer.any_process(self.trainer.stop.asked)):
             control.should_save = control.should_training_stop = True
 

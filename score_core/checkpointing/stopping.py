@@ -1,4 +1,4 @@
-"""Being told to stop: Ctrl-C and SIGTERM become a note that training looks at between steps."""
+"""Being told to stop: Ctrl-C and SIGTERM set a flag that training looks at between steps."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SAID = b"\nstopping: this step is finished and saved first\n"
+SAID = b"\nstopping after this step, once it is saved\n"
 
 
 class Stop:
@@ -25,9 +25,9 @@ class Stop:
 
     @contextmanager
     def deferring_signals(self) -> Iterator["Stop"]:
-        """Takes the two signals as notes while the block runs; a second Ctrl-C ends at once nevertheless.
+        """The two signals only set the flag while the block runs; a second Ctrl-C still ends at once.
 
-        Does nothing outside the main thread, where Python gives signals to nobody.
+        Does nothing outside the main thread, where Python delivers no signals.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self

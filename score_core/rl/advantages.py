@@ -47,7 +47,7 @@ def advantages(
         returns_NT: R, shaped returns.
         rewards_NT: r, raw rewards; an earlier attempt's outcome may inform a later baseline.
         group_N: the prompt's number.
-        sampled_NT: False where an attempt was given, not sampled; it gets 0 and informs nobody.
+        sampled_NT: False where an attempt was given, not sampled; it gets 0 and is in no baseline.
         first, later: baselines of attempt 1 and of every later attempt.
     """
     result_NT = returns_NT.new_zeros(returns_NT.shape)
@@ -96,7 +96,7 @@ def _leave_one_out_given(returns_N: Tensor, group_N: Tensor, outcome_N: Tensor) 
     """The mean of the prompt's others whose attempt before had the same outcome.
 
     Where there is no such other, the mean over the whole batch's others with that outcome; where there
-    is none either, nothing is subtracted. Which of them applies hangs on earlier attempts only, so the
+    is none either, nothing is subtracted. Which of them applies depends on earlier attempts only, so the
     estimate stays unbiased, and what r_{t-1} contributes to R_t, which is noise here, is taken out.
     """
     alike_NN = _same(outcome_N, returns_N.dtype).fill_diagonal_(0)

@@ -102,7 +102,7 @@ def score_upto(
 ) -> TokenScores:
     """Scores under a reference whose KL counts up to attempt `last`; carries no gradient.
 
-    Behind it nothing is computed: those tokens get zeros, which their coefficient of 0 cancels.
+    Nothing is computed after it: those tokens get zeros, which their coefficient of 0 cancels.
     """
     complete = last == trajectories.truncated_NT.shape[1]
     part = trajectories if complete else trajectories.upto(last)
@@ -151,7 +151,7 @@ def _forward(
     head = self.get_output_embeddings()
     size = max(1, CHUNK // self.config.get_text_config().vocab_size)
     parts = []
-    # Behind the last token a chunk is empty: calls that other processes need, and this one does not.
+    # After the last token chunks are empty: calls that other processes need, and this one does not.
     chunks = most_calls(max(1, -(-len(token_P) // size)), token_P.device)
     for start in range(0, chunks * size, size):
         at = slice(start, start + size)

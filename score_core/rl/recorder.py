@@ -17,7 +17,7 @@ class Recorder(TrainerCallback):
     """Writes each training step and each validation as a line of JSON, as it happens.
 
     Lines hold no times, so equal runs write equal files. What a continued run had logged before is in the
-    Trainer's state, and is written again from there: lines of steps behind its checkpoint are dropped.
+    Trainer's state, and is written again from there: lines of steps after its checkpoint are dropped.
     """
 
     def __init__(self, path: Path) -> None:

@@ -187,7 +187,7 @@ def summary_of(recorder: Recorder, kept: int) -> dict[str, Any]:
 
 
 def fitting(problems: list[Problem], conversation: Conversation) -> list[Problem]:
-    """The problems whose prompt is short enough; the others are left out, and counted aloud.
+    """The problems whose prompt is short enough; a warning counts the others.
 
     Raises:
         UserError: none is left.
@@ -198,10 +198,10 @@ def fitting(problems: list[Problem], conversation: Conversation) -> list[Problem
             conversation.prompt(problem)
             kept.append(problem)
         except UserError as error:
-            log.debug("left out: %s", error)
+            log.debug("skipped: %s", error)
     if len(kept) < len(problems):
         log.warning(
-            "%d of %d problems are longer than conversation.max_prompt_tokens and left out",
+            "skipping %d of %d problems, whose prompts are longer than conversation.max_prompt_tokens",
             len(problems) - len(kept),
             len(problems),
         )

@@ -16,7 +16,7 @@ from score_core.config import schema
 from score_core.errors import UserError
 from score_core.problems import Problem
 
-# A stand-in for an answer, to see what the chat template puts behind one.
+# A stand-in for an answer, to see what the chat template puts after one.
 ANSWER = "ANSWER"
 
 
@@ -61,7 +61,7 @@ class Conversation:
         return ids
 
     def continuation(self, attempt: Sequence[int]) -> list[int]:
-        """Ids to put behind the sampled `attempt`, up to where the next attempt starts.
+        """Ids to append to the sampled `attempt`, up to where the next attempt starts.
 
         An attempt that was cut at its length limit has no end-of-turn token; the one inserted here is
         context and is never trained on.

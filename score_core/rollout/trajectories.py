@@ -73,7 +73,7 @@ class Trajectories:
         )
 
     def upto(self, attempt: int) -> "Trajectories":
-        """The same dialogues, ending behind `attempt`."""
+        """The same dialogues, ending with `attempt`."""
         ends = [[number for _, number in pieces].index(attempt) + 1 for pieces in self.segments]
         return assemble(
             [pieces[:end] for pieces, end in zip(self.segments, ends, strict=True)],

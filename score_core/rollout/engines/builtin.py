@@ -148,7 +148,7 @@ class _Decoder:
         self.mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
 
     def feed(self, rows: list[list[int]]) -> Tensor:
-        """Appends ragged `rows`, padded on the left; returns the logits (N, V) behind the last token."""
+        """Appends ragged `rows`, padded on the left; returns the logits (N, V) after the last token."""
         width = max(map(len, rows))
         ids = [[self.pad_id] * (width - len(row)) + row for row in rows]
         real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
