@@ -66,8 +66,8 @@ class Checkpoints:
         fault = _damage(self.path(step))
         if fault is not None:
             raise UserError(
-                f"{self.path(step)}: damaged ({fault}), and it holds the weights to keep; run the same command "
-                "again, which resumes from an earlier checkpoint."
+                f"{self.path(step)}: damaged ({fault}), and it holds the weights to keep; run the same "
+                "command again, which resumes from an earlier checkpoint."
             )
 
     def seal(self, step: int) -> None:
