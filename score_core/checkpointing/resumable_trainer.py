@@ -152,9 +152,7 @@ class _Saving(TrainerCallback):
         self.saved_at = self.looked_at = time.monotonic()
         self.seconds_to_save = self.saved_at - began
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Checks the disk: by a save where there is none yet, and for room."""
         began = time.monotonic()
         folder, to_come = self.checkpoints.path(state.global_step), 0
@@ -179,9 +177,7 @@ class _Saving(TrainerCallback):
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         return 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Saves when the next step might end too late, at the end, and before stopping."""
         now = time.monotonic()
         self.longest_step = max(self.longest_step, now - self.looked_at)
@@ -192,9 +188,7 @@ class _Saving(TrainerCallback):
         control.should_save |= due or asked or state.global_step >= args.max_steps
         control.should_training_stop |= asked
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Validation may take long: a signal that came meanwhile is answered after it."""
         if state.global_step > 0 and any(self.trainer.any_process(self.trainer.stop.asked)):
             control.should_save = control.should_training_stop = True
@@ -210,9 +204,7 @@ class _ExtraState(TrainerCallback, ExportableState):
         """Called by the Trainer when it saves."""
         return self.trainer.extra_state()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Takes it up again; in a fresh run that is what the trainer was made with."""
         states: Any = state.stateful_callbacks
         self.trainer.load_extra_state(states[type(self).__name__])

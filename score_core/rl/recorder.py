@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from score_core.files import replacing
 
@@ -23,21 +23,14 @@ class Recorder(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Starts the file, with what was logged before."""
         if state.is_world_process_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("".join(map(_line, state.log_history)))
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
         """Called by the Trainer with what it logs, which is the latest entry of its history."""
         if state.is_world_process_zero:
@@ -66,9 +59,7 @@ class Progress(TrainerCallback):
         self.bar: tqdm | None = None
         self.validation = ""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Opens the line."""
         if state.is_world_process_zero:
             self.bar = tqdm(
@@ -76,12 +67,7 @@ class Progress(TrainerCallback):
             )
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
         """Brings the line up to date."""
         if self.bar is None or logs is None:
@@ -96,9 +82,7 @@ class Progress(TrainerCallback):
             self.bar.set_postfix_str(f"reward {rewards}, {self.validation}", refresh=False)
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Closes the line."""
         if self.bar is not None:
             self.bar.close()

@@ -13,7 +13,6 @@ from transformers import (
     TrainerCallback,
     TrainerControl,
     TrainerState,
-    TrainingArguments,
     set_seed,
 )
 from transformers.utils.logging import disable_progress_bar
@@ -224,12 +223,7 @@ class Best(TrainerCallback):
         self.reward = float("-inf")
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
         """Looks at each validation; weights are only ever kept there."""
         logs = logs or {}
