@@ -1,6 +1,5 @@
 """Evaluation: several attempts at every problem, judged, one row a problem."""
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from score_core.rollout.engines import Engine, make_engine
 from score_core.rollout.roll_out import Rollout, roll_out
 from score_core.seeding import stream
 
-log = logging.getLogger(__name__)
-
 
 class Evaluator:
     """A model, loaded from a folder, and all that it takes to have it answer problems.
@@ -36,7 +33,8 @@ class Evaluator:
 
     def __init__(self, folder: Path, config: Config, runtime: Runtime, base: Path | None = None) -> None:
         self.folder, self.config = folder, config
-        self.grader = Grader(config.reward)  # refuses unknown names, so before anything is loaded
+        # These two refuse unknown names, so they come before anything is loaded.
+        self.grader, self.engine = Grader(config.reward), make_engine(runtime.engine)
         tokenizer = load_tokenizer(folder)
         self.state = init_processes()
         check_strategy(self.state, runtime.launch)
@@ -45,7 +43,6 @@ class Evaluator:
         ends = end_token_ids(tokenizer, model.generation_config)
         self.conversation = Conversation(config.conversation, tokenizer, ends)
         self.conversation.check_fits(config.evaluation.attempts, context_limit(model))
-        self.engine = make_engine(runtime.engine)
         self.engine.load(model)
 
     def evaluate(self, problems: Sequence[Problem], show_progress: bool = True) -> pd.DataFrame:

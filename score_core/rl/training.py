@@ -122,7 +122,7 @@ def train_phase(
     Returns:
         The summary: steps, the step whose weights were kept, last rewards, validation there.
     """
-    settings, grader = algorithm.settings, Grader(config.reward)
+    settings, grader, engine = algorithm.settings, Grader(config.reward), make_engine(runtime.engine)
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
@@ -143,7 +143,7 @@ def train_phase(
         validation=fitting(read_problems(folders.data, "validation"), conversation)[
             : settings.validation_problems
         ],
-        engine=make_engine(runtime.engine),
+        engine=engine,
         sampling_batch_size=runtime.sampling_batch_size,
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
