@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from score_core.config.section import Section
 from score_core.errors import UserError
@@ -65,7 +64,7 @@ def validate(
         return None, [_mistake(model, problem, content, missing) for problem in error.errors()]
 
 
-def _mistake(model: type[Section], problem: ErrorDetails, content: dict[str, Any], missing: str) -> Mistake:
+def _mistake(model: type[Section], problem: Any, content: dict[str, Any], missing: str) -> Mistake:
     tags = {"addition", "hub", "local", "tiny"}  # pydantic adds a union's tag to the path
     path = tuple(str(part) for at, part in enumerate(problem["loc"]) if not (part in tags and at == 1))
     if problem["type"] == "extra_forbidden":
