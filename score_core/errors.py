@@ -13,12 +13,19 @@ class UserError(Exception):
     """
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean NAME? ` with the nearest of the known names; nothing where none is near."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {found[0]}? " if found else ""
+
+
 def unknown_name(key: str, name: str, known: Iterable[str]) -> UserError:
     """The error of a parameter `key` whose value is none of the `known` names; it suggests the nearest."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]}? Known" if nearest else "known"
-    return UserError(f"{key}: there is no {name!r}; {hint}: {', '.join(known)}.")
+    hint = nearest(name, known)
+    return UserError(
+        f"{key}: there is no {name!r}; {hint}{'Known' if hint else 'known'}: {', '.join(known)}."
+    )
 
 
 class Stopped(Exception):  # noqa: N818 - no error: everything is saved

@@ -5,10 +5,8 @@ the reason instead, and keys of an older form with the one that took their place
 a key outside a stage's own section, so every stage validates the whole file.
 """
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +14,10 @@ import yaml
 
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
+from score_core.config.section import unknown_key
 from score_core.config.training import Training
-from score_core.config.validation import MISSING, Mistake, refusal, unknown_key, validate
-from score_core.errors import UserError
-
-# What files written for an older version have, and what took its place; docs/changes.md has the table.
-MOVED = {
-    "reward.shape": "rewards are terms now, `reward.terms: [{name: match, weight: 1.0}]`",
-    **{
-        stage: f"a stage names its algorithm, `{stage}.algorithm: score_{stage}`, and what stages share "
-        "stands in `training`"
-        for stage in ("stage1", "stage2")
-    },
-}
+from score_core.config.validation import MISSING, Mistake, refusal, validate
+from score_core.errors import UserError, nearest
 
 LAUNCH_PREFIX = "SCORE_LAUNCH_"
 
@@ -79,79 +68,71 @@ def parse_runtime(content: dict[str, Any], source: str) -> Runtime:
 
 def parse_config(content: dict[str, Any], settings: Mapping[str, type[Training]], source: str) -> Config:
     """Validates parsed parameters; `source` names them in errors, which are those of `load_config`."""
-    for old, instead in MOVED.items():
-        if _is_old(content, old):
-            raise UserError(
-                f"{source}: {old} is written for an older version: {instead}; see docs/changes.md."
-            )
+    _refuse_older_forms(content, source)
+    training = content.get("training")
+    if not isinstance(training, dict):
+        raise UserError(f"{source}: training: the section is missing; {MISSING}.")
     own = [key for key in Config.model_fields if key != "stages"]
-    names = [
-        key
+    sections = {
+        key: section
         for key, section in content.items()
         if key not in (*own, "training") and isinstance(section, dict) and "algorithm" in section
-    ]
-    if not isinstance(content.get("training"), dict):
-        raise UserError(f"{source}: training: the section is missing; {MISSING}.")
-    known = [*own, "training", *names]
-    mistakes = [unknown_key((key,), known) for key in map(str, content) if key not in known]
-    shared = _shared(content["training"], settings, mistakes)
-    stages = {name: _stage(name, content[name], shared, settings, mistakes) for name in names}
-    found = {key: content[key] for key in own if key in content}
-    config, wrong = validate(Config, found | {"stages": {k: v for k, v in stages.items() if v is not None}})
+    }
+    known = [*own, "training", *sections]
+    mistakes = [Mistake((key,), unknown_key(key, known)) for key in map(str, content) if key not in known]
+    stages = _stages(training, sections, settings, mistakes)
+    config, wrong = validate(
+        Config, {key: content[key] for key in own if key in content} | {"stages": stages}
+    )
     if config is None or mistakes:
         raise refusal(source, mistakes + wrong)
     return config
 
 
-def _is_old(content: dict[str, Any], key: str) -> bool:
-    """Whether `key` is there; or, where a stage stands under it now, whether it names no algorithm."""
-    section, _, name = key.rpartition(".")
-    if section:
-        return isinstance(content.get(section), dict) and name in content[section]
-    return isinstance(content.get(key), dict) and "algorithm" not in content[key]
+def _refuse_older_forms(content: dict[str, Any], source: str) -> None:
+    """Refuses what files written for an older version have; docs/changes.md has the whole table."""
+    for key, section in content.items():
+        if key == "reward" and isinstance(section, dict) and "shape" in section:
+            old, new = "reward.shape", "rewards are terms now, `reward.terms: [{name: match, weight: 1.0}]`"
+        elif key in ("stage1", "stage2") and isinstance(section, dict) and "algorithm" not in section:
+            old, new = key, f"a stage names its algorithm, `{key}.algorithm: score_{key}`, and what stages "
+            new += "share stands in `training`"
+        else:
+            continue
+        raise UserError(f"{source}: {old} is written for an older version: {new}; see docs/changes.md.")
 
 
-def _shared(
-    training: dict[str, Any], settings: Mapping[str, type[Training]], mistakes: list[Mistake]
-) -> dict[str, Any]:
-    """The keys of `training` that any stage may take; adds to `mistakes` what is wrong with others."""
-    known = [key for key in Training.model_fields if key != "algorithm"]
-    for key in map(str, training):
-        owners = [name for name, model in settings.items() if key in model.model_fields]
-        if key not in known and owners and key != "algorithm":
-            says = f"not shared by all stages; move it to one with algorithm: {' or '.join(owners)}"
-            mistakes.append(Mistake(("training", key), says, unknown=True))
-        elif key not in known:
-            mistakes.append(unknown_key(("training", key), known))
-    return {key: value for key, value in training.items() if key in known}
-
-
-def _stage(
-    name: str,
-    section: dict[str, Any],
-    shared: dict[str, Any],
+def _stages(
+    training: dict[str, Any],
+    sections: dict[str, dict[str, Any]],
     settings: Mapping[str, type[Training]],
     mistakes: list[Mistake],
-) -> Training | None:
-    """A stage's settings; adds to `mistakes` what is wrong with them, where the user wrote it."""
-    algorithm = str(section["algorithm"])
-    if algorithm not in settings:
-        nearest = difflib.get_close_matches(algorithm, settings, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        says = f"no algorithm is called {algorithm}; {hint}Known are {', '.join(settings)}"
-        mistakes.append(Mistake((name, "algorithm"), says))
-        return None
-    stage, wrong = validate(settings[algorithm], {**shared, **section})
-    # A combination that is wrong in `training` already is not the stage's doing.
-    _, alone = validate(Training, {**shared, "algorithm": algorithm}) if wrong else (None, [])
-    for mistake in wrong:
-        if mistake.path:
-            key = mistake.path[0]
-            inherited = key not in section and key in Training.model_fields
-        else:
-            inherited = mistake in alone
-        mistakes.append(replace(mistake, path=("training" if inherited else name, *mistake.path)))
-    return stage
+) -> dict[str, Training]:
+    """The stages' settings; adds to `mistakes` what is wrong with them, where the user wrote it."""
+    shared = [key for key in Training.model_fields if key != "algorithm"]
+    for key in [key for key in map(str, training) if key not in shared]:
+        owners = [
+            name for name, model in settings.items() if key in model.model_fields and key != "algorithm"
+        ]
+        says = f"not shared by all stages; move it to one with algorithm: {' or '.join(owners)}"
+        mistakes.append(Mistake(("training", key), says if owners else unknown_key(key, shared)))
+    training = {key: training[key] for key in shared if key in training}
+    stages = {}
+    for name, section in sections.items():
+        algorithm = str(section["algorithm"])
+        if algorithm not in settings:
+            says = f"no algorithm is called {algorithm}; {nearest(algorithm, settings)}Known are "
+            mistakes.append(Mistake((name, "algorithm"), says + ", ".join(settings)))
+            continue
+        stage, wrong = validate(settings[algorithm], {**training, **section})
+        # What is wrong in `training` already is not the stage's doing.
+        _, alone = validate(Training, {**training, "algorithm": algorithm})
+        for mistake in wrong:
+            inherited = mistake in alone and section.keys().isdisjoint(mistake.path[:1])
+            mistakes.append(Mistake(("training" if inherited else name, *mistake.path), mistake.says))
+        if stage is not None:
+            stages[name] = stage
+    return stages
 
 
 def _change(content: dict[str, Any], change: str) -> None:

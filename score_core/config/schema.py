@@ -5,7 +5,6 @@ refuses combinations that cannot mean what they say, with the reason and the rem
 beside this file: data, model, reward, training.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +15,7 @@ from score_core.config.model import AdditionModel, FileModel, HubModel, Lora, Mo
 from score_core.config.reward import Reward
 from score_core.config.section import Count, NonNegative, Section
 from score_core.config.training import Training
-from score_core.errors import UserError
+from score_core.errors import UserError, nearest
 
 
 class Conversation(Section):
@@ -89,9 +88,7 @@ class Config(Section):
             UserError: there is no such stage.
         """
         if name not in self.stages:
-            nearest = difflib.get_close_matches(name, self.stages, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            known = ", ".join(self.stages) or "none"
+            hint, known = nearest(name, self.stages), ", ".join(self.stages) or "none"
             raise UserError(f"{name}: no such stage of training in params.yaml; {hint}It has {known}.")
         return self.stages[name]
 

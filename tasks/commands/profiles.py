@@ -10,7 +10,6 @@ when it is 2.
 """
 
 import argparse
-import difflib
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from score_core.errors import UserError
+from score_core.errors import UserError, nearest
 from tasks.runner.exits import exit_code
 
 CONF = Path("conf")
@@ -38,10 +37,9 @@ def check_known(name: str, conf: Path = CONF) -> None:
     """
     known = profiles(conf)
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
         raise UserError(
-            f"profile {name}: there is no {conf}/profile/{name}.yaml; {hint}Known are {', '.join(known)}."
+            f"profile {name}: there is no {conf}/profile/{name}.yaml; {nearest(name, known)}Known are "
+            f"{', '.join(known)}."
         )
 
 

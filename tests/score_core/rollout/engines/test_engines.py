@@ -9,9 +9,7 @@ from score_core.rollout.engines.builtin import BuiltinEngine
 
 def test_an_engine_is_made_by_its_name() -> None:
     assert isinstance(make_engine("builtin"), BuiltinEngine)
-    with pytest.raises(
-        UserError, match=r"engine: there is no 'bultin'; did you mean builtin\?"
-    ):
+    with pytest.raises(UserError, match=r"engine: there is no 'bultin'; did you mean builtin\?"):
         make_engine("bultin")
 
 
