@@ -50,11 +50,7 @@ def validate(
         return None, [_mistake(problem, missing) for problem in error.errors()]
 
 
-<<<<<<< HEAD
-def _mistake(model: type[Section], problem: Any, content: dict[str, Any], missing: str) -> Mistake:
-=======
-def _mistake(problem: ErrorDetails, missing: str) -> Mistake:
->>>>>>> trimlow
+def _mistake(problem: Any, missing: str) -> Mistake:
     tags = {"addition", "hub", "local", "tiny"}  # pydantic adds a union's tag to the path
     path = tuple(str(part) for at, part in enumerate(problem["loc"]) if not (part in tags and at == 1))
     kind, found = problem["type"], problem["input"]
