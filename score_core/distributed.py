@@ -77,7 +77,7 @@ def check_strategy(state: Any, launch: Launch) -> None:
         raise UserError(
             f"runtime.yaml: launch: asked for {expected[0]} with {expected[1]} processes, and what runs is "
             f"{effect} with {state.num_processes} ({state.distributed_type}); start the stage as "
-            "`python -m tasks.<stage>`, without accelerate's or torchrun's variables in the environment."
+            "a plain command, without accelerate's or torchrun's variables in the environment."
         )
 
 
