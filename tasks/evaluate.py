@@ -3,7 +3,7 @@
     python -m tasks.evaluate models/base --name base --data data/prepared \\
         --metrics metrics/base.json --generations generations/base.parquet
 
-Writes METRICS, flat and unrounded (docs/evaluation.md), and GENERATIONS, every answer behind them.
+Writes METRICS, flat and unrounded (score_core/evaluation/metrics.py), and GENERATIONS, the answers behind it.
 """
 
 import argparse

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from score_core.embedded.addition_model import FIX
+from score_core.models.folders import load_model
 from score_core.problems import read_problems
 from tests.small_run import evaluate, small_config
 
@@ -206,8 +206,8 @@ def test_the_algorithm_trains_by_the_pages_command_and_the_engine_evaluates(tree
     assert list(curve["step"]) == [1, 2]
     assert (curve["loss"] > 0).all()
     assert set(curve) >= {"accuracy_t1", "accuracy_t2"} and "kl_t2" not in curve
-    before, after = (load_file(tree / "models" / name / "model.safetensors") for name in ("base", "star"))
-    assert any((before[name] != after[name]).any() for name in before)
+    before, after = (load_model(tree / "models" / name, "float32", "cpu") for name in ("base", "star"))
+    assert any((a != b).any() for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
     run(tree, *evaluation[1:], "--runtime", "plain.yaml")
     found = pd.read_parquet(tree / "generations/star.parquet")
@@ -255,6 +255,8 @@ found["likely"] = [answers(engine, prompts[:8], 2, top_p=1e-9, **options) for en
 found["sampled"] = answers(plain, prompts[:8], 2, 1.5, **options)
 firsts = [pieces[1][0] for pieces in found["sampled"][0]]
 found["continued"] = answers(plain, prompts[:8], 2, 1.5, given=firsts, **options)
+conversation.settings = conversation.settings.model_copy(update={"max_new_tokens": 3})
+found["truncated"] = [answers(engine, prompts[:2], 2) for engine in (plain, builtin)]
 """,
     )
     assert found["name"] == "PlainEngine"
@@ -264,6 +266,8 @@ found["continued"] = answers(plain, prompts[:8], 2, 1.5, given=firsts, **options
     torch.testing.assert_close(torch.tensor(greedy[2]), torch.tensor(expected[2]), rtol=1e-4, atol=1e-4)
     likely, expected = found["likely"]
     assert likely[:2] == expected[:2]  # with next to no mass left, sampling is greedy
+    truncated, expected = found["truncated"]
+    assert truncated[:2] == expected[:2] and truncated[1] == [[True] * 2] * 2
 
     sampled, continued = found["sampled"], found["continued"]
     assert len({str(pieces) for pieces in sampled[0]}) > 8  # of 16: samples of a prompt differ
