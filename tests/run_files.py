@@ -132,8 +132,10 @@ def count_metrics(rows: list[dict[str, Any]]) -> dict[str, Any]:
         metrics[f"truncated_t{t}"] = sum(row[f"truncated_t{t}"] for row in rows) / n
         metrics[f"length_t{t}"] = sum(row[f"tokens_t{t}"] for row in rows) / n
         if t > 1:
+            metrics[f"changed_t{t}"] = (
+                sum(row[f"extracted_t{t - 1}"] != row[f"extracted_t{t}"] for row in rows) / n
+            )
             pairs = [(row[f"text_t{t - 1}"], row[f"text_t{t}"]) for row in rows]
-            metrics[f"changed_t{t}"] = sum(a != b for a, b in pairs) / n
             different = (sum(x != y for x, y in zip(a, b, strict=False)) / 12 for a, b in pairs)
             metrics[f"edit_distance_ratio_t{t}"] = sum(different) / n
     for t in range(2, attempts + 1):

@@ -1,9 +1,8 @@
 """The model card: what a person who meets the trained model on a hub should know."""
 
 from pathlib import Path
-from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from score_core.config.data import HubData
 from score_core.config.model import HubModel
@@ -26,43 +25,36 @@ def render_card(inputs: Inputs, config: Config, root: Path) -> str:
         "card.md.j2",
         inputs,
         config,
-        front_matter=yaml.safe_dump(front_matter(inputs, config), sort_keys=False, allow_unicode=True),
+        front_matter=front_matter(inputs, config).to_yaml(),
         training=training_rows(inputs, config),
         prompts={name: _read_prompt(root, path, name) for name, path in files.items() if path is not None},
     )
 
 
-def front_matter(inputs: Inputs, config: Config) -> dict[str, Any]:
+def front_matter(inputs: Inputs, config: Config) -> ModelCardData:
     """The card's metadata in the hub's vocabulary; base model and data set only where a hub has them."""
-    metrics = inputs.final.metrics
-    keys = [*(f"accuracy_t{t}" for t in range(1, inputs.attempts + 1)), *CHANGES]
+    model, data = config.used_model, config.used_data
     score = ["reinforcement-learning", "score", "arxiv:2409.12917"]
-    matter: dict[str, Any] = {
-        "library_name": "peft" if config.lora else "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["self-correction", *(score if wording.is_score(inputs, config) else ())],
-    }
-    if isinstance(config.used_model, HubModel):
-        matter["base_model"] = config.used_model.path
-    if isinstance(config.used_data, HubData):
-        matter["datasets"] = [config.used_data.path]
-    matter["model-index"] = [
-        {
-            "name": config.report.title,
-            "results": [
-                {
-                    "task": {"type": "text-generation"},
-                    "dataset": {
-                        "name": wording.data_name(config),
-                        "type": config.used_data.source,
-                        "split": "test",
-                    },
-                    "metrics": [{"type": key, "name": key, "value": metrics[key]} for key in keys],
-                }
-            ],
-        }
-    ]
-    return matter
+    return ModelCardData(
+        library_name="peft" if config.lora else "transformers",
+        pipeline_tag="text-generation",
+        tags=["self-correction", *(score if wording.is_score(inputs, config) else ())],
+        base_model=model.path if isinstance(model, HubModel) else None,
+        datasets=[data.path] if isinstance(data, HubData) else None,
+        model_name=config.report.title,
+        eval_results=[
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=data.source,
+                dataset_name=wording.data_name(config),
+                dataset_split="test",
+                metric_type=key,
+                metric_name=key,
+                metric_value=inputs.final.metrics[key],
+            )
+            for key in (*(f"accuracy_t{t}" for t in range(1, inputs.attempts + 1)), *CHANGES)
+        ],
+    )
 
 
 def _read_prompt(root: Path, path: str, name: str) -> str:

@@ -40,10 +40,10 @@ class Paired:
     p_value: float
 
 
-def transitions(generations: pd.DataFrame, before: int, after: int) -> dict[str, Share]:
-    """What became of the answers from attempt `before` to attempt `after`, as shares of all problems."""
+def transitions(generations: pd.DataFrame, after: int) -> dict[str, Share]:
+    """What became of the first answers by attempt `after`, as shares of all problems."""
     n = len(generations)
-    first, last = generations[f"correct_t{before}"], generations[f"correct_t{after}"]
+    first, last = generations["correct_t1"], generations[f"correct_t{after}"]
     shares = {}
     for (a, b), name in OUTCOMES.items():
         count = int(((first == a) & (last == b)).sum())

@@ -4,19 +4,18 @@ Model text is untrusted and goes through the template's escaping; only our own S
 """
 
 from functools import partial
-from typing import Any
 
+import yaml
 from markupsafe import Markup
 
 from score_core.config.schema import Config
-from score_core.report import plots, wording
+from score_core.report import plots
 from score_core.report.comparison import compare, transitions
 from score_core.report.inputs import Inputs
 from score_core.report.provenance import Provenance
-from score_core.report.published import GROUPS
 from score_core.report.samples import choose_samples
 from score_core.report.style import palette
-from score_core.report.tables import monitor_rows
+from score_core.report.tables import monitor_rows, parameter_rows
 from score_core.report.templates import FOLDER, render
 
 CURVES = (
@@ -31,6 +30,18 @@ def render_page(inputs: Inputs, config: Config, provenance: Provenance) -> str:
     """The whole page as HTML; equal inputs give equal text."""
     attempts, base, final = inputs.attempts, inputs.base.generations, inputs.final.generations
     places = plots.kept_at(inputs)
+    curves = [row for row in CURVES if any(plots.columns_of(stage, row[0]) for stage in inputs.training)]
+    draws: dict[str, tuple[str, plots.Draw]] = {}
+    if inputs.training:
+        draws["accuracy"] = "Accuracy over training", plots.accuracy_over_training
+        draws["delta"] = "Delta over training", plots.delta_over_training
+    for quantity, title, label, _ in curves:
+        draw = partial(plots.training_curve, quantity=quantity, label=label)
+        draws[quantity] = f"{title} over training", draw
+    spans = sorted({2, attempts})  # from attempt 1 to each of these
+    for after in spans:
+        draw = partial(plots.transition_bars, after=after)
+        draws[f"transitions{after}"] = f"Transitions from attempt 1 to attempt {after}", draw
     return render(
         "page.html.j2",
         inputs,
@@ -39,41 +50,14 @@ def render_page(inputs: Inputs, config: Config, provenance: Provenance) -> str:
         palette=palette(len(inputs.models)),
         paired=[(t, compare(base, final, t)) for t in range(1, attempts + 1)],
         placed=[model.label for model in inputs.models if model.name in places],
-        spans=[(before, after, _shares(inputs, before, after)) for before, after in _spans(attempts)],
-        monitors=monitor_rows(inputs),
-        figures=_figures(inputs),
-        curves=CURVES if inputs.training else (),
+        spans=[(t, [transitions(model.generations, t) for model in inputs.models]) for t in spans],
+        monitors=monitor_rows(attempts),
+        figures={
+            name: Markup(plots.as_svg(name, title, draw, inputs)) for name, (title, draw) in draws.items()
+        },
+        curves=curves,
         samples=choose_samples(final, attempts, config.report.samples),
-        published=GROUPS,
-        parameters=wording.flat_parameters(config),
+        published=yaml.safe_load((FOLDER / "published.yaml").read_text()),
+        parameters=parameter_rows(config),
         provenance=provenance,
     )
-
-
-def _spans(attempts: int) -> list[tuple[int, int]]:
-    """Between which attempts transitions are shown: the first two, and the first and the last."""
-    return [(1, 2)] if attempts == 2 else [(1, 2), (1, attempts)]
-
-
-def _shares(inputs: Inputs, before: int, after: int) -> list[tuple[str, list[Any]]]:
-    by_model = [transitions(model.generations, before, after) for model in inputs.models]
-    return [(name, [shares[name] for shares in by_model]) for name in by_model[0]]
-
-
-def _figures(inputs: Inputs) -> dict[str, Markup]:
-    draws: dict[str, tuple[str, plots.Draw]] = {}
-    if inputs.training:
-        draws["accuracy"] = "Accuracy over training", partial(plots.accuracy_over_training, inputs=inputs)
-        draws["delta"] = "Delta over training", partial(plots.delta_over_training, inputs=inputs)
-        for quantity, title, label, _ in CURVES:
-            draws[quantity] = (
-                f"{title} over training",
-                partial(plots.training_curve, inputs=inputs, quantity=quantity, label=label),
-            )
-    for before, after in _spans(inputs.attempts):
-        draws[f"transitions{after}"] = (
-            f"Transitions from attempt {before} to attempt {after}",
-            partial(plots.transition_bars, inputs=inputs, before=before, after=after),
-        )
-    count = len(inputs.models)
-    return {name: Markup(plots.as_svg(name, title, draw, count)) for name, (title, draw) in draws.items()}

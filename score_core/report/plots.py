@@ -8,11 +8,11 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import accumulate, product
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.style import context
@@ -20,56 +20,39 @@ from matplotlib.ticker import MaxNLocator
 
 from score_core.files import replacing
 from score_core.report.comparison import transitions
-from score_core.report.inputs import Inputs, Trained, attempts_in
+from score_core.report.inputs import Inputs, Trained
 from score_core.report.labels import OUTCOMES, TRANSITIONS
 from score_core.report.style import COLOUR, STYLE, palette
 
 WIDTH, HEIGHT = 5.2, 3.25  # inches; a figure fills half a page's width, or a telephone's
 
-Draw = Callable[[Axes], None]
+Draw = Callable[[Axes, Inputs], None]
 
 
 def accuracy_over_training(axes: Axes, inputs: Inputs) -> None:
     """Validation accuracy of every attempt over the stages; on the test split, the base model's
     accuracy as dotted lines and, as circles with their intervals, that of the models in `kept_at`.
     """
-    attempts = range(1, inputs.attempts + 1)
-    for t in attempts:
-        colour = COLOUR[f"attempt{t}"]
-        for stage, start in _stages(inputs):
-            if f"accuracy_t{t}" in stage.validation:
-                _line(axes, stage, start, f"accuracy_t{t}", f"attempt {t}", color=colour)
-        if not inputs.compared:
-            continue
-        # The attempts' dots alternate, so that where lines coincide all their colours show.
-        dots = (2.6 * t, (1.3, 2.6 * len(attempts) - 1.3))
-        axes.axhline(
-            100 * inputs.base.metrics[f"accuracy_t{t}"],
-            color=colour,
-            linestyle=dots,
-            linewidth=1.5,
-            label=f"{inputs.base.name}, {t}",
-            gid=f"base-attempt{t}",
-        )
     places = kept_at(inputs)
-    for model, t in product(inputs.models, attempts):
-        if model.name in places:
-            low, high = model.interval(f"accuracy_t{t}")
-            value = model.metrics[f"accuracy_t{t}"]
-            axes.errorbar(
-                places[model.name],
-                100 * value,
-                yerr=[[100 * max(value - low, 0)], [100 * max(high - value, 0)]],
-                color=COLOUR[f"attempt{t}"],
-                marker="o",
-                markersize=4.5,
-                markerfacecolor="none",
-                markeredgewidth=1.2,
-                elinewidth=1.2,
-                clip_on=False,
-                zorder=4,
-            )
-    _percent_axis(axes, "accuracy, %")
+    kept = [model for model in inputs.models if model.name in places]
+    for t in range(1, inputs.attempts + 1):
+        key, colour = f"accuracy_t{t}", COLOUR[f"attempt{t}"]
+        _lines(axes, inputs, key, f"attempt {t}", color=colour)
+        # The attempts' dots alternate, so that where lines coincide all their colours show.
+        dots = (2.6 * t, (1.3, 2.6 * inputs.attempts - 1.3))
+        _base_line(axes, inputs, key, f"{t}", gid=f"base-attempt{t}", color=colour, linestyle=dots)
+        axes.errorbar(
+            [places[model.name] for model in kept],
+            [100 * model.metrics[key] for model in kept],
+            _lengths([(model.metrics[key], *model.interval(key)) for model in kept]),
+            fmt="o",
+            color=colour,
+            markeredgewidth=1.2,
+            elinewidth=1.2,
+            clip_on=False,
+            zorder=4,
+        )
+    axes.set_ylabel("accuracy, %")
     _step_axis(axes, inputs)
     _legend(axes)
 
@@ -83,64 +66,42 @@ def delta_over_training(axes: Axes, inputs: Inputs) -> None:
         ("delta_i_to_c", "gain", flow),
         ("delta_c_to_i", "loss", flow),
     ):
-        for stage, start in _stages(inputs):
-            _line(axes, stage, start, column, TRANSITIONS.get(column, "Δ"), color=COLOUR[colour], **style)
-    if inputs.compared:
-        dotted: dict[str, Any] = {"linestyle": ":", "linewidth": 1.4, "label": f"{inputs.base.name}, Δ"}
-        axes.axhline(100 * inputs.base.metrics["delta"], gid="base-delta", color=COLOUR["ink"], **dotted)
+        _lines(axes, inputs, column, TRANSITIONS.get(column, "Δ"), color=COLOUR[colour], **style)
+    _base_line(axes, inputs, "delta", "Δ", gid="base-delta", color=COLOUR["ink"], linestyle=":")
     axes.set_ylabel("points of all problems")
     _step_axis(axes, inputs)
     _legend(axes)
 
 
-def transition_bars(axes: Axes, inputs: Inputs, before: int, after: int) -> None:
-    """What became of the answers from one attempt to another, by model, with 95 % intervals."""
+def transition_bars(axes: Axes, inputs: Inputs, after: int) -> None:
+    """What became of the first answers by attempt `after`, by model, with 95 % intervals."""
     count = len(inputs.models)
     width, colours = 0.81 / count, palette(count)
-    narrow: dict[str, Any] = {"rotation": 90, "va": "bottom"} if count > 3 else {}
     for at, model in enumerate(inputs.models):
-        shares = transitions(model.generations, before, after)
-        for place, share in enumerate(shares.values()):
-            x, value = place + (at - (count - 1) / 2) * width, 100 * share.value
-            axes.bar(
-                x,
-                value,
-                width=0.9 * width,
-                color=colours[f"model{at + 1}"][0],
-                label=model.label if place == 0 else None,
-            )
-            low, high = 100 * (share.value - share.low), 100 * (share.high - share.value)
-            axes.errorbar(
-                x,
-                value,
-                yerr=[[max(low, 0)], [max(high, 0)]],
-                color=COLOUR["ink"],
-                elinewidth=0.9,
-                capsize=1.8,
-            )
-            axes.annotate(
-                f"{value:.1f}",
-                (x, 100 * share.high),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7,
-                color=COLOUR["muted"],
-                **narrow,
-            )
+        shares = transitions(model.generations, after).values()
+        bars = axes.bar(
+            [place + (at - (count - 1) / 2) * width for place in range(len(shares))],
+            [100 * share.value for share in shares],
+            0.9 * width,
+            yerr=_lengths([(share.value, share.low, share.high) for share in shares]),
+            error_kw={"ecolor": COLOUR["ink"], "elinewidth": 0.9, "capsize": 1.8},
+            color=colours[f"model{at + 1}"][0],
+            label=model.label,
+        )
+        axes.bar_label(
+            bars, fmt="%.1f", padding=2, fontsize=7, color=COLOUR["muted"], rotation=90 if count > 3 else 0
+        )
     axes.set_xticks(range(len(OUTCOMES)), list(OUTCOMES.values()))
-    axes.tick_params(axis="x", length=0)
-    for label in axes.get_xticklabels():
-        label.set_color(COLOUR["ink"])
-    _percent_axis(axes, "share of all problems, %")
+    axes.tick_params(axis="x", length=0, labelcolor=COLOUR["ink"])
+    axes.set_ylabel("share of all problems, %")
+    axes.margins(y=0.1)
     _legend(axes)
 
 
 def training_curve(axes: Axes, inputs: Inputs, quantity: str, label: str) -> None:
     """A quantity of every training step, by attempt where it has attempts; the running mean on top."""
     for stage, start in _stages(inputs):
-        columns = [f"{quantity}_t{t}" for t in attempts_in(stage.curve, quantity)] or [quantity]
-        for column in columns:
+        for column in sorted(columns_of(stage, quantity), key=len):  # attempt 10 comes behind attempt 9
             t = column.rpartition("_t")[2]
             colour = COLOUR[f"attempt{t}"] if t.isdigit() else COLOUR["ink"]
             name = f"attempt {t}" if t.isdigit() else None
@@ -158,18 +119,17 @@ def training_curve(axes: Axes, inputs: Inputs, quantity: str, label: str) -> Non
         _legend(axes)
 
 
-def as_svg(name: str, title: str, draw: Draw, models: int) -> str:
+def as_svg(name: str, title: str, draw: Draw, inputs: Inputs) -> str:
     """One figure as an SVG element for an HTML page.
 
     Args:
         name: makes the element's ids unique on its page.
         title: what a screen reader says of it.
         draw: draws the figure on an axes.
-        models: how many the page shows; which decides the models' colours.
     """
     buffer = io.StringIO()
     with _figure() as figure:
-        draw(figure.add_subplot())
+        draw(figure.add_subplot(), inputs)
         nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
     svg = buffer.getvalue()
@@ -180,7 +140,7 @@ def as_svg(name: str, title: str, draw: Draw, models: int) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'id="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
-    for key, (colour, _) in palette(models).items():
+    for key, (colour, _) in palette(len(inputs.models)).items():
         svg = svg.replace(colour, f"var(--{key})")
     return svg.strip()
 
@@ -193,7 +153,7 @@ def write_png(target: Path, inputs: Inputs) -> None:
     with _figure(columns=2) as figure:
         left, right = figure.subplots(1, 2)
         accuracy_over_training(left, inputs)
-        transition_bars(right, inputs, 1, 2)
+        transition_bars(right, inputs, after=2)
         left.set_title("Accuracy over training (validation)", pad=26)
         right.set_title("Attempt 1 → attempt 2 (test)", pad=26)
         with replacing(target) as temporary:
@@ -202,9 +162,13 @@ def write_png(target: Path, inputs: Inputs) -> None:
 
 @contextmanager
 def _figure(columns: int = 1) -> Iterator[Figure]:
-    # On top of the defaults, whatever a matplotlibrc of this machine says.
-    with context(["default", STYLE]):
+    with context(STYLE):
         yield Figure(figsize=(WIDTH * columns, HEIGHT), layout="constrained")
+
+
+def columns_of(stage: Trained, quantity: str) -> list[str]:
+    """The columns of a stage's curve that hold a quantity, of the whole step or of each attempt; or none."""
+    return list(stage.curve.filter(regex=rf"^{quantity}(_t\d+)?$"))
 
 
 def kept_at(inputs: Inputs) -> dict[str, int]:
@@ -226,9 +190,22 @@ def _stages(inputs: Inputs) -> Iterator[tuple[Trained, int]]:
     return zip(inputs.training, starts, strict=False)  # the last start is the end
 
 
-def _line(axes: Axes, stage: Trained, start: int, column: str, label: str, **style: Any) -> None:
-    steps: pd.Series = start + stage.validation["step"]
-    axes.plot(steps, 100 * stage.validation[column], label=label, **style)
+def _lines(axes: Axes, inputs: Inputs, column: str, label: str, **style: Any) -> None:
+    for stage, start in _stages(inputs):
+        if column in stage.validation:
+            axes.plot(start + stage.validation["step"], 100 * stage.validation[column], label=label, **style)
+
+
+def _base_line(axes: Axes, inputs: Inputs, key: str, label: str, **style: Any) -> None:
+    if inputs.compared:
+        value = 100 * inputs.base.metrics[key]
+        axes.axhline(value, label=f"{inputs.base.name}, {label}", linewidth=1.5, **style)
+
+
+def _lengths(shares: list[tuple[float, float, float]]) -> np.ndarray:
+    """Error bars of (share, low, high), as matplotlib takes them: how far down and how far up, in percent."""
+    share, low, high = 100 * np.transpose(shares)
+    return np.clip([share - low, high - share], 0, None)
 
 
 def _step_axis(axes: Axes, inputs: Inputs) -> None:
@@ -251,11 +228,6 @@ def _step_axis(axes: Axes, inputs: Inputs) -> None:
     axes.set_xlim(0, end)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.set_xlabel("training step")
-
-
-def _percent_axis(axes: Axes, label: str) -> None:
-    axes.set_ylabel(label)
-    axes.margins(y=0.1)
 
 
 def _legend(axes: Axes) -> None:

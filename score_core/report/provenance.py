@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "pandas", "math-verify", "matplotlib")
@@ -20,27 +20,19 @@ class Provenance:
 
 def provenance(root: Path) -> Provenance:
     """The commit checked out at `root` and the versions installed."""
-    versions = [("Python", platform.python_version())]
-    for name in LIBRARIES:
-        try:
-            versions.append((name, version(name)))
-        except PackageNotFoundError:
-            versions.append((name, "not installed"))
-    return Provenance(_commit(root), tuple(versions))
+    installed = {found.name.lower(): found.version for found in distributions()}
+    libraries = ((name, installed.get(name, "not installed")) for name in LIBRARIES)
+    return Provenance(_commit(root), (("Python", platform.python_version()), *libraries))
 
 
 def _commit(root: Path) -> str:
-    commit = _git(root, "rev-parse", "HEAD")
-    if commit is None:
-        return "not in a git checkout"
-    # Only the code counts: a run itself changes dvc.lock and metrics.
-    changed = _git(root, "status", "--porcelain", "--", *CODE)
-    return f"{commit} with uncommitted changes to the code" if changed else commit
-
-
-def _git(root: Path, *arguments: str) -> str | None:
+    # Only changes to the code count: a run itself changes dvc.lock and metrics.
+    commands = ("git", "rev-parse", "HEAD"), ("git", "status", "--porcelain", "--", *CODE)
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+        commit, changed = (
+            subprocess.run(line, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+            for line in commands
+        )
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+        return "not in a git checkout"
+    return f"{commit} with uncommitted changes to the code" if changed else commit

@@ -88,17 +88,10 @@ def changes(before: str, after: str) -> list[tuple[str, bool]]:
 
 
 def _sample(row: dict, attempts: int) -> Sample:
-    texts = [visible(str(row[f"text_t{t}"])) for t in range(1, attempts + 1)]
-    shown = []
-    for number, text in enumerate(texts, start=1):
-        extracted = row[f"extracted_t{number}"]
-        shown.append(
-            Attempt(
-                number,
-                text,
-                changes(texts[number - 2], text) if number > 1 else [(text, False)],
-                visible(extracted) if isinstance(extracted, str) else None,
-                bool(row[f"correct_t{number}"]),
-            )
-        )
+    shown: list[Attempt] = []
+    for t in range(1, attempts + 1):
+        text, extracted = visible(str(row[f"text_t{t}"])), row[f"extracted_t{t}"]
+        pieces = changes(shown[-1].text, text) if shown else [(text, False)]
+        read = visible(extracted) if isinstance(extracted, str) else None
+        shown.append(Attempt(t, text, pieces, read, bool(row[f"correct_t{t}"])))
     return Sample(str(row["id"]), visible(str(row["problem"])), visible(str(row["answer"])), shown)

@@ -1,5 +1,11 @@
 """What the figures look like: colours for light and for dark pages, and matplotlib's settings."""
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
+
 # Name: (on a light page, on a dark page). No two light colours are equal: they are the SVG's hooks.
 PALETTE = {
     "ink": ("#1d2126", "#e4e7eb"),
@@ -22,40 +28,13 @@ PALETTE = {
 FIRST, BETWEEN, LAST = ("#a3adb7", "#6c7783"), ("#86b2e0", "#4a7db2"), ("#1b4f90", "#9accff")
 COLOUR = {name: light for name, (light, _) in PALETTE.items()}
 
-STYLE = {
-    "font.family": "DejaVu Sans",  # the one that matplotlib brings along, so layouts agree everywhere
-    "font.size": 8.5,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "text.color": COLOUR["ink"],
-    "axes.edgecolor": COLOUR["muted"],
-    "axes.facecolor": "none",
-    "axes.labelcolor": COLOUR["muted"],
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": COLOUR["grid"],
-    "grid.linewidth": 0.7,
-    "xtick.color": COLOUR["muted"],
-    "ytick.color": COLOUR["muted"],
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "legend.handlelength": 1.7,
-    "legend.columnspacing": 1.3,
-    "legend.handletextpad": 0.5,
-    "lines.linewidth": 1.7,
-    "lines.solid_capstyle": "round",
-    "figure.facecolor": "none",
-    "svg.fonttype": "none",  # text stays text: selectable, and in the page's own typeface
-    "svg.hashsalt": "score",  # equal figures get equal ids
-}
+# On top of the defaults, whatever a matplotlibrc of this machine says.
+STYLE: list[str | Path | dict[str, Any]] = [
+    "default",
+    Path(__file__).with_name("figures.mplstyle"),
+    {"text.color": COLOUR["ink"], "grid.color": COLOUR["grid"]},
+    dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), COLOUR["muted"]),
+]
 
 
 def palette(models: int) -> dict[str, tuple[str, str]]:
@@ -67,12 +46,6 @@ def palette(models: int) -> dict[str, tuple[str, str]]:
 
 def _mix(share: float) -> tuple[str, str]:
     """The colours `share` of the way from BETWEEN to LAST, light and dark."""
-    light, dark = (
-        "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(*map(_channels, ends), strict=True))
-        for ends in zip(BETWEEN, LAST, strict=True)
-    )
+    between, last = ([np.array(to_rgb(colour)) for colour in pair] for pair in (BETWEEN, LAST))
+    light, dark = (to_hex(a + share * (b - a)) for a, b in zip(between, last, strict=True))
     return light, dark
-
-
-def _channels(colour: str) -> bytes:
-    return bytes.fromhex(colour[1:])

@@ -1,76 +1,72 @@
-"""The rows of the two tables of metrics, as a reader sees them."""
+"""The rows of the page's and the card's tables."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
+from typing import Any
 
 from score_core.config.schema import Config
-from score_core.report import wording
+from score_core.config.section import Section
 from score_core.report.inputs import Inputs
 from score_core.report.labels import TRANSITIONS
+from score_core.report.wording import NONE, Show, number, percent, points
 
-Show = Callable[[float], str]
+# (name, key in the metrics, how it is shown, the first attempt that has it)
+MONITORS = (
+    ("Answers changed at attempt {t}, %", "changed", percent, 2),
+    ("Edit distance from attempt {before} to {t}, share of both lengths", "edit_distance_ratio", number, 2),
+    ("No answer found at attempt {t}, %", "unparsable", percent, 1),
+    ("Truncated at the length limit at attempt {t}, %", "truncated", percent, 1),
+    ("Mean length of attempt {t}, tokens", "length", "{:.1f}".format, 1),
+    ("Mean training reward of attempt {t}", "reward", number, 1),
+)
 
 
-def result_rows(inputs: Inputs) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """The main table: (name, what it is, [(value, interval) of each model]), in percent and points."""
-    rows: list[tuple[str, str, Show, str]] = [
-        (f"Accuracy, attempt {t}", f"accuracy_t{t}", wording.percent, "share of problems right")
-        for t in range(1, inputs.attempts + 1)
+def result_rows(attempts: int) -> list[tuple[str, str, str, Show]]:
+    """The main table: (name, what it is, key in the metrics, how a value is shown)."""
+    rows: list[tuple[str, str, str, Show]] = [
+        (f"Accuracy, attempt {t}", "share of problems right", f"accuracy_t{t}", percent)
+        for t in range(1, attempts + 1)
     ]
-    for t in range(2, inputs.attempts + 1):
+    for t in range(2, attempts + 1):
         suffix, later = ("", "") if t == 2 else (f"_t{t}", f", attempt {t}")
-        rows += [
-            (f"Δ{later}", f"delta{suffix}", wording.points, f"attempt {t} minus attempt {t - 1}"),
-        ]
+        rows.append((f"Δ{later}", f"attempt {t} minus attempt {t - 1}", f"delta{suffix}", points))
         for key, became in (("delta_i_to_c", "corrected"), ("delta_c_to_i", "spoiled")):
             name = f"{TRANSITIONS[key].capitalize()}{later}"
-            rows.append((name, f"{key}{suffix}", wording.percent, f"share of all problems {became}"))
+            rows.append((name, f"share of all problems {became}", f"{key}{suffix}", percent))
+    return rows
+
+
+def monitor_rows(attempts: int) -> list[tuple[str, str, Show]]:
+    """The monitors of collapse: (name, key in the metrics, how a value is shown)."""
     return [
-        (
-            name,
-            meaning,
-            [
-                (show(model.metrics[key]), wording.interval(model.interval(key), show))
-                for model in inputs.models
-            ],
-        )
-        for name, key, show, meaning in rows
+        (name.format(t=t, before=t - 1), f"{key}_t{t}", show)
+        for name, key, show, first in MONITORS
+        for t in range(first, attempts + 1)
     ]
-
-
-def monitor_rows(inputs: Inputs) -> list[tuple[str, list[str]]]:
-    """The monitors of collapse: (name, [value of each model])."""
-    attempts = range(1, inputs.attempts + 1)
-    rows: list[tuple[str, str, Show]] = [
-        (f"Answers changed at attempt {t}, %", f"changed_t{t}", wording.percent) for t in attempts[1:]
-    ]
-    rows += [
-        (
-            f"Edit distance from attempt {t - 1} to {t}, share of both lengths",
-            f"edit_distance_ratio_t{t}",
-            _decimals,
-        )
-        for t in attempts[1:]
-    ]
-    for name, key, show in (
-        ("No answer found at attempt {}, %", "unparsable", wording.percent),
-        ("Truncated at the length limit at attempt {}, %", "truncated", wording.percent),
-        ("Mean length of attempt {}, tokens", "length", _one_decimal),
-        ("Mean training reward of attempt {}", "reward", _decimals),
-    ):
-        rows += [(name.format(t), f"{key}_t{t}", show) for t in attempts]
-    return [(name, [show(model.metrics[key]) for model in inputs.models]) for name, key, show in rows]
 
 
 def training_rows(inputs: Inputs, config: Config) -> list[tuple[str, list[str]]]:
     """The parameters of training: (key, [value of each stage]), a dash where a stage has no such key."""
-    stages = [dict(wording.leaves(config.stage(trained.name))) for trained in inputs.training]
+    stages = [dict(_leaves(config.stage(trained.name))) for trained in inputs.training]
     keys = dict.fromkeys(key for settings in stages for key in settings)
-    return [(key, [settings.get(key, wording.NONE) for settings in stages]) for key in keys]
+    return [(key, [settings.get(key, NONE) for settings in stages]) for key in keys]
 
 
-def _one_decimal(value: float) -> str:
-    return f"{value:.1f}"
+def parameter_rows(config: Config) -> dict[str, list[tuple[str, str]]]:
+    """Every parameter, (key, value) by section; the ones of no section come first, under `run`."""
+    sections: dict[str, Any] = {"run": {}}
+    for key, value in config:
+        if key == "stages":
+            sections |= value
+        else:
+            (sections if isinstance(value, Section) else sections["run"])[key] = value
+    return {name: list(_leaves(values)) for name, values in sections.items()}
 
 
-def _decimals(value: float) -> str:
-    return f"{value:.3f}".replace("-", wording.MINUS)
+def _leaves(values: Section | dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every value with its dotted key; what is no text is shown as JSON."""
+    for key, value in (values.model_dump(mode="json") if isinstance(values, Section) else values).items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Filling in the templates of the page and of the card, and what both are told."""
+"""Filling in the templates of the page and of the card."""
 
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,14 @@ def render(template: str, inputs: Inputs, config: Config, **own: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(percent=wording.percent, points=wording.points, p_value=wording.p_value)
+    environment.filters |= {name: getattr(wording, name) for name in ("percent", "points", "interval")}
     return environment.get_template(template).render(
         config=config,
         inputs=inputs,
-        headline=wording.headline(inputs),
         model_name=wording.model_name(config),
         data_name=wording.data_name(config),
-        decoding=wording.decoding(config),
         score=wording.is_score(inputs, config),
-        methods=wording.methods(inputs, config),
-        results=result_rows(inputs),
+        results=result_rows(inputs.attempts),
         transitions=TRANSITIONS,
-        dash=wording.NONE,
         **own,
     )

@@ -34,7 +34,7 @@ def test_pairs_are_counted_problem_by_problem():
 
 def test_transitions_are_shares_of_all_problems():
     frame = pd.DataFrame({"correct_t1": [True, True, False, False], "correct_t3": [True, False, True, True]})
-    shares = transitions(frame, 1, 3)
+    shares = transitions(frame, 3)
     assert {name: share.count for name, share in shares.items()} == {
         "right → right": 1,
         "wrong → right": 2,

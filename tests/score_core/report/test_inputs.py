@@ -50,7 +50,9 @@ def test_missing_metric_is_named(root):
     metrics = json.loads(path.read_text())
     del metrics["changed_t2"]
     path.write_text(json.dumps(metrics))
-    with pytest.raises(UserError, match=r"final\.json: changed_t2: expected a number, found None"):
+    with pytest.raises(
+        UserError, match=r"final\.json: changed_t2: expected [\d.]+, .* found None; .*evaluate_final"
+    ):
         read_inputs(*files(root))
 
 
@@ -59,14 +61,35 @@ def test_missing_interval_is_named(root):
     metrics = json.loads(path.read_text())
     metrics["ci95"]["delta"] = [0.1]
     path.write_text(json.dumps(metrics))
-    with pytest.raises(UserError, match=r"ci95\.delta: expected \[low, high\]"):
+    with pytest.raises(UserError, match=r"ci95\.delta: expected \[[-\d.]+, [-\d.]+\], .* found \[0\.1\]"):
         read_inputs(*files(root))
 
 
 def test_missing_column_is_named(root):
     path = root / "generations" / "stage1.parquet"
     pd.read_parquet(path).drop(columns="text_t2").to_parquet(path)
-    with pytest.raises(UserError, match=r"stage1\.parquet: column text_t2 is missing"):
+    with pytest.raises(UserError, match=r"stage1\.parquet: text_t2: expected a column, found nothing"):
+        read_inputs(*files(root))
+
+
+def test_text_in_a_curve_is_named(root):
+    path = root / "metrics" / "train_stage1_curve.csv"
+    pd.read_csv(path).assign(kl_t1="much").to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"curve\.csv: kl_t1: expected a column of numbers, found str"):
+        read_inputs(*files(root))
+
+
+def test_curve_without_steps_is_refused(root):
+    path = root / "metrics" / "train_stage1_curve.csv"
+    pd.read_csv(path).drop(columns="step").to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"curve\.csv: step: expected a column of numbers, found nothing"):
+        read_inputs(*files(root))
+
+
+@pytest.mark.parametrize("content", ["[]", '"text"', '{"attempts": 2, "ci95": 3}', '{"attempts": "2"}'])
+def test_other_json_is_refused(root, content):
+    (root / "metrics" / "final.json").write_text(content)
+    with pytest.raises(UserError, match=r"final\.json: .*dvc repro evaluate_final"):
         read_inputs(*files(root))
 
 
@@ -79,7 +102,10 @@ def test_metrics_of_another_evaluation_are_refused(root):
 
 def test_models_on_different_problems_are_not_compared(root):
     write_evaluation(root, "final", make_rows("final", MODELS["final"], 19, 2))
-    with pytest.raises(UserError, match="not those of"):
+    with pytest.raises(UserError, match="2 attempts at 19 problems, not those of"):
+        read_inputs(*files(root))
+    write_evaluation(root, "final", make_rows("final", MODELS["final"], 20, 3))
+    with pytest.raises(UserError, match="3 attempts at 20 problems, not those of"):
         read_inputs(*files(root))
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 
 from score_core.errors import UserError
@@ -110,6 +111,22 @@ def test_one_model_with_its_training(tmp_path):
     assert kept_at(made.inputs) == {"final": 80}
     assert "Dotted" not in made.page.text
     assert "base-attempt1" not in made.html
+
+
+def test_stage_that_knows_no_reward_and_no_kl(tmp_path):
+    """What is there is drawn: of a supervised stage before Stage II, entropy and the gradient's norm."""
+    models, stages = ("base", "warmup", "final"), ("warmup", "stage2")
+    write_run(tmp_path, problems=80, models=models, stages=stages)
+    for stage in stages:
+        path = tmp_path / "metrics" / f"train_{stage}_curve.csv"
+        curve = pd.read_csv(path)
+        gone = "^(kl|reward)" if stage == "warmup" else "^kl"
+        curve.drop(columns=curve.filter(regex=gone)).to_csv(path, index=False)
+    inputs = read_inputs(*files(tmp_path, models, stages))
+    html = render_page(inputs, config(warmup=PLAIN, **HUB), Provenance("0123abc", ()))
+    drawn = set(re.findall(r'<g id="(\w+)-figure_1"', html))
+    assert drawn == TRAINING - {"kl"} | {"transitions2"}
+    assert not Page(html).open
 
 
 def test_four_models_and_three_stages(tmp_path):

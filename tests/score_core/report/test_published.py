@@ -1,21 +1,23 @@
 """Published figures: typed by hand, so they must at least agree with themselves and the known deltas."""
 
 import pytest
+import yaml
 
-from score_core.report.published import GROUPS
+from score_core.report.templates import FOLDER
 
 ROWS = {
-    (group.title.split(",")[0], row.method): row
-    for group in reversed(GROUPS)  # of two groups on one benchmark the paper's own comes first
-    for row in group.rows
+    (group["title"].split(",")[0], row["method"]): row
+    # Of two groups on one benchmark the paper's own comes first.
+    for group in reversed(yaml.safe_load((FOLDER / "published.yaml").read_text()))
+    for row in group["rows"]
 }
 
 
 def test_delta_is_what_flows_in_less_what_flows_out():
-    flows = [row for row in ROWS.values() if row.i_to_c is not None]
+    flows = [row for row in ROWS.values() if "i_to_c" in row]
     assert len(flows) == 11
     for row in flows:
-        assert row.delta == pytest.approx(row.i_to_c - row.c_to_i)
+        assert row["t2"] - row["t1"] == pytest.approx(row["i_to_c"] - row["c_to_i"])
 
 
 @pytest.mark.parametrize(
@@ -29,4 +31,5 @@ def test_delta_is_what_flows_in_less_what_flows_out():
     ],
 )
 def test_deltas_are_the_published_ones(group, method, delta):
-    assert ROWS[group, method].delta == delta
+    row = ROWS[group, method]
+    assert row["t2"] - row["t1"] == pytest.approx(delta)
