@@ -25,10 +25,8 @@ _CLOSING_WORDS = re.compile(r"\.?\s*I hope it is correct.*$")
 
 def last_integer(text: str) -> str | None:
     """The last number written in `text`, as it is written; a fraction is not cut down to an integer."""
-    number = None
-    for match in NUMBER.finditer(text):
-        number = match
-    return number.group() if number else None
+    numbers = NUMBER.findall(text)
+    return numbers[-1] if numbers else None
 
 
 def answer_tag(text: str) -> str | None:
@@ -77,11 +75,8 @@ class MathFinalAnswer:
         self._marker = settings.marker
 
     def __call__(self, text: str) -> str | None:
-        for extract in (answer_tag, boxed):
-            answer = extract(text)
-            if answer is not None:
-                return answer
-        return after_marker(text, self._marker)
+        answers = (answer_tag(text), boxed(text), after_marker(text, self._marker))
+        return next((answer for answer in answers if answer is not None), None)
 
 
 def identity(text: str) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from score_core.answers.extractors import EXTRACTORS, Extractor
-from score_core.answers.matchers import MATCHERS, Matcher
+from score_core.answers.matchers import MATCHERS, ExactMatcher
 from score_core.config.reward import Reward, named
 
 # A gold answer without any mark of its own is taken whole if it looks like one: short, on one line.
@@ -38,7 +38,7 @@ class Verifier:
     def __init__(self, settings: Reward) -> None:
         self._settings = settings
         self._extract: Extractor = named(EXTRACTORS, settings.extractor, "reward.extractor", settings)
-        self._matcher: Matcher = named(MATCHERS, settings.matcher, "reward.matcher", settings)
+        self._matcher: ExactMatcher = named(MATCHERS, settings.matcher, "reward.matcher", settings)
 
     def verify_all(self, texts: Sequence[str], references: Sequence[tuple[str, ...]]) -> list[Verdict]:
         """Compares each attempt's text with its problem's references, in order.

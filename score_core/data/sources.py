@@ -77,23 +77,17 @@ def read_source(data: HubData | LocalData) -> Source:
 
 def _from_hub(data: HubData, commit: str, key: str, split: str) -> tuple[str, "Dataset"]:
     from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
 
-    try:
-        with hub_errors("dataset", data.path, data.revision):
-            return f"{data.path}:{split}", load_dataset(data.path, data.name, revision=commit, split=split)
-    except (ValueError, RuntimeError, DatasetsError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"data: the split {split} of the hub data set {data.path} (name: {data.name}) could not "
-            f"be read ({reason}); check data.name and data.{key}."
-        ) from error
+    remedy = f"check data.name and data.{key}"
+    named = f"data: the split {split} of the hub data set {data.path} (name: {data.name})"
+    with _readable(named, remedy), hub_errors("dataset", data.path, data.revision):
+        return f"{data.path}:{split}", load_dataset(data.path, data.name, revision=commit, split=split)
 
 
 def _from_saved(data: LocalData, key: str, split: str) -> tuple[str, "Dataset"]:
     from datasets import Dataset, load_from_disk
 
-    with _readable(Path(data.path)):
+    with _readable(f"{data.path}:"):
         saved = load_from_disk(data.path)
     if isinstance(saved, Dataset):
         raise UserError(
@@ -121,23 +115,22 @@ def _from_file(data: LocalData, key: str, split: str) -> tuple[str, "Dataset"]:
     if path.stat().st_size == 0:
         return str(path), Dataset.from_dict({name: [] for name in data.columns.model_dump().values() if name})
     # A cache of its own: the shared one knows local files by name and time of change only.
-    with tempfile.TemporaryDirectory() as cache, _readable(path):
+    with tempfile.TemporaryDirectory() as cache, _readable(f"{path}:"):
         read = getattr(Dataset, f"from_{READERS[path.suffix]}")
         return str(path), read(str(path), cache_dir=cache, keep_in_memory=True)
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(
+    what: str, remedy: str = "expected one row a problem; mend or export it again"
+) -> Iterator[None]:
     from datasets.exceptions import DatasetsError
 
     try:
         yield
-    except (OSError, ValueError, DatasetsError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise UserError(
-            f"{path}: cannot be read ({reason}); expected what its name says, with one row a problem; "
-            "mend or export it again."
-        ) from error
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:500]
+        raise UserError(f"{what} cannot be read ({reason}); {remedy}.") from error
 
 
 def _rows(where: str, rows: "Dataset", columns: Columns) -> list[Row]:
@@ -161,15 +154,14 @@ def _rows(where: str, rows: "Dataset", columns: Columns) -> list[Row]:
 
     result = []
     for number, row in enumerate(rows.select_columns(list(named.values()))):
-        answer = row[columns.answer]
+        golds = row[columns.answer]
         result.append(
             Row(
                 number,
                 None if columns.id is None else text(columns.id, number, row[columns.id]),
                 text(columns.problem, number, row[columns.problem]),
                 tuple(
-                    text(columns.answer, number, gold)
-                    for gold in (answer if isinstance(answer, list) else [answer])
+                    text(columns.answer, number, a) for a in (golds if isinstance(golds, list) else [golds])
                 ),
             )
         )
