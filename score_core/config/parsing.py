@@ -14,9 +14,8 @@ import yaml
 
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
-from score_core.config.section import unknown_key
+from score_core.config.section import MISSING, Mistake, refusal, unknown_key, validate
 from score_core.config.training import Training
-from score_core.config.validation import MISSING, Mistake, refusal, validate
 from score_core.errors import UserError, nearest
 
 LAUNCH_PREFIX = "SCORE_LAUNCH_"
@@ -35,7 +34,7 @@ def load_config(path: Path, settings: Mapping[str, type[Training]], changes: Seq
     """
     content = _read_yaml(path)
     for change in changes:
-        _change(content, change)
+        _change(content, change, f"--set {change}")
     source = f"{path} with --set {' '.join(changes)}" if changes else str(path)
     return parse_config(content, settings, source)
 
@@ -47,12 +46,10 @@ def load_runtime(path: Path, environment: Mapping[str, str] = os.environ) -> Run
         environment: its variables `SCORE_LAUNCH_<KEY>` replace what the file says of `launch`.
     """
     content, source = _read_yaml(path), str(path)
-    found = {name: environment[name] for name in environment if name.startswith(LAUNCH_PREFIX)}
+    found = {name: text for name, text in environment.items() if name.startswith(LAUNCH_PREFIX)}
+    for name, text in found.items():
+        _change(content, f"launch.{name.removeprefix(LAUNCH_PREFIX).lower()}={text}", f"{name}={text}")
     if found:
-        keys = {
-            name.removeprefix(LAUNCH_PREFIX).lower(): yaml.safe_load(text) for name, text in found.items()
-        }
-        content["launch"] = {**(content.get("launch") or {}), **keys}
         source += f" with {', '.join(found)} of the environment"
     return parse_runtime(content, source)
 
@@ -135,25 +132,22 @@ def _stages(
     return stages
 
 
-def _change(content: dict[str, Any], change: str) -> None:
+def _change(content: dict[str, Any], change: str, given: str) -> None:
     """Applies one `KEY=VALUE`; whether there is such a key is found when the whole is parsed."""
     key, equals, text = change.partition("=")
     *sections, name = key.split(".")
     if not equals or not all((*sections, name)):
-        raise UserError(f"--set {change}: expected KEY=VALUE, e.g. --set stage2.alpha=3.")
+        raise UserError(f"{given}: expected KEY=VALUE, e.g. --set stage2.alpha=3.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UserError(
-            f"--set {change}: {text} is not valid YAML; quote a text that is to be one."
-        ) from None
-    section = content
+        raise UserError(f"{given}: {text} is not valid YAML; quote a text that is to be one.") from None
     for part in sections:
-        inner = section.setdefault(part, {})
+        inner = content.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise UserError(f"--set {change}: {part} is {inner!r} and has no keys; set {part} as a whole.")
-        section = inner
-    section[name] = value
+            raise UserError(f"{given}: {part} is {inner!r} and has no keys; set {part} as a whole.")
+        content = inner
+    content[name] = value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from a hub are never loaded.
 
 import fnmatch
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,12 +68,10 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     check_model(folder)
-    try:
+    with _loading(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, padding_side="left"
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(_unloadable(folder, "tokenizer", error)) from error
     if tokenizer.chat_template is None:
         raise UserError(
             f"{folder}: the tokenizer has no chat template, which says how turns are written; use the "
@@ -109,7 +109,6 @@ def load_model(
     Raises:
         UserError: the folder is not complete, or transformers cannot load it.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     check_model(folder)
@@ -128,7 +127,7 @@ def load_model(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    try:
+    with _loading(folder, "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype,
@@ -138,8 +137,6 @@ def load_model(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(_unloadable(folder, "model", error)) from error
     model, found = loaded
     if found["missing_keys"]:
         # transformers would go on with random numbers in their place.
@@ -243,6 +240,14 @@ def context_limit(model: "PreTrainedModel | PeftModel") -> int | None:
     return min((limit for limit in found if limit is not None), default=None)
 
 
-def _unloadable(folder: Path, part: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    return f"{folder}: transformers cannot load the {part} ({reason}); expected a folder it saved itself."
+@contextmanager
+def _loading(folder: Path, part: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{folder}: transformers cannot load the {part} ({reason}); expected a folder it saved itself."
+        ) from error

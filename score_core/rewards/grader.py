@@ -35,12 +35,9 @@ class Grader:
 
         All groups are verified in one batch, whose slow comparisons then run side by side.
         """
-        verdicts = iter(
-            self._verifier.verify_all(
-                [text for group in groups for text in group.texts],
-                [group.problem.references for group in groups for _ in group.texts],
-            )
-        )
+        texts = [text for group in groups for text in group.texts]
+        references = [group.problem.references for group in groups for _ in group.texts]
+        verdicts = iter(self._verifier.verify_all(texts, references))
         graded = []
         for ungraded in groups:
             found = list(islice(verdicts, len(ungraded.texts)))

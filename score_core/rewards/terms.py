@@ -35,7 +35,8 @@ def format_and_match(group: Group) -> list[float]:
 def strict_format_and_match(group: Group) -> list[float]:
     """0.5 if the text is one think block, then one answer block, and nothing else; 0.5 for a right answer."""
     return [
-        0.5 * _is_two_blocks(text) + 0.5 * correct
+        0.5 * (_one_pair(text, "think") and _one_pair(text, "answer") and bool(_TWO_BLOCKS.fullmatch(text)))
+        + 0.5 * correct
         for text, correct in zip(group.texts, group.correct, strict=True)
     ]
 
@@ -82,9 +83,4 @@ class Rewards:
 def _one_pair(text: str, tag: str) -> bool:
     """Whether `tag` opens once and closes once, in this order."""
     opening, closing = f"<{tag}>", f"</{tag}>"
-    once = text.count(opening) == 1 and text.count(closing) == 1
-    return once and text.index(opening) < text.index(closing)
-
-
-def _is_two_blocks(text: str) -> bool:
-    return _one_pair(text, "think") and _one_pair(text, "answer") and bool(_TWO_BLOCKS.fullmatch(text))
+    return text.count(opening) == text.count(closing) == 1 and text.index(opening) < text.index(closing)
