@@ -1,10 +1,9 @@
 r"""Matchers: whether an extracted answer equals the gold one.
 
-A matcher first normalises both answers to text; None means that it cannot read the answer, and
-nothing equals that, nor an empty answer. `equal_all` then compares normalised answers. What can be
-decided on text or as an exact fraction is; only the rest goes to math-verify, in another process
-(`score_core/answers/math_equality.py`), since computer algebra may take any time on what a model writes.
-A new matcher is a class made with the section `reward`, and a line in `MATCHERS`.
+A matcher first normalises both answers to text, then compares these; nothing equals an answer that it
+cannot read, nor an empty one. What can be decided on text or as an exact fraction is; only the rest goes to
+math-verify (`score_core/answers/math_equality.py`). A new matcher is a subclass of `ExactMatcher`, made with
+the section `reward`, and a line in `MATCHERS`.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Equality of mathematical expressions under a time limit that holds in any thread or process.
 
-math-verify's own limit is an alarm signal, which works in a main thread only and cannot stop
-arithmetic inside the interpreter. Here comparisons run in helper processes that the kernel stops;
-see `score_core/answers/math_worker.py`. A helper that dies is replaced, and its comparison is "not equal".
+Computer algebra may take any time on what a model writes, and math-verify's own limit is an alarm signal,
+which works in a main thread only. Here helper processes (`score_core/answers/math_worker.py`) compare, and
+the kernel stops them. A helper that dies is replaced, and its comparison is "not equal".
 """
 
 import contextlib

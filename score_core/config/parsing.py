@@ -1,8 +1,6 @@
 """Reading `params.yaml` and `runtime.yaml`: parsed once, at the edge, into immutable values.
 
-Unknown keys are errors that name the nearest known key. A few keys that people try are refused with
-the reason instead, and keys of an older form with the one that took their place. DVC itself never sees
-a key outside a stage's own section, so every stage validates the whole file.
+DVC never sees a key outside a stage's own section, so every stage validates the whole file.
 """
 
 import os
@@ -78,9 +76,8 @@ def parse_config(content: dict[str, Any], settings: Mapping[str, type[Training]]
     known = [*own, "training", *sections]
     mistakes = [Mistake((key,), unknown_key(key, known)) for key in map(str, content) if key not in known]
     stages = _stages(training, sections, settings, mistakes)
-    config, wrong = validate(
-        Config, {key: content[key] for key in own if key in content} | {"stages": stages}
-    )
+    found = {key: content[key] for key in own if key in content}
+    config, wrong = validate(Config, {**found, "stages": stages})
     if config is None or mistakes:
         raise refusal(source, mistakes + wrong)
     return config
@@ -109,7 +106,7 @@ def _stages(
     shared = [key for key in Training.model_fields if key != "algorithm"]
     for key in [key for key in map(str, training) if key not in shared]:
         owners = [
-            name for name, model in settings.items() if key in model.model_fields and key != "algorithm"
+            name for name, model in settings.items() if key in model.model_fields.keys() - {"algorithm"}
         ]
         says = f"not shared by all stages; move it to one with algorithm: {' or '.join(owners)}"
         mistakes.append(Mistake(("training", key), says if owners else unknown_key(key, shared)))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
+MEND = "expected what its name says, with one row a problem; mend or export it again"
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,16 @@ def read_source(data: HubData | LocalData) -> Source:
 def _from_hub(data: HubData, commit: str, key: str, split: str) -> tuple[str, "Dataset"]:
     from datasets import load_dataset
 
-    remedy = f"check data.name and data.{key}"
-    named = f"data: the split {split} of the hub data set {data.path} (name: {data.name})"
-    with _readable(named, remedy), hub_errors("dataset", data.path, data.revision):
+    what = f"data: the split {split} of the hub data set {data.path} (name: {data.name})"
+    hub = hub_errors("dataset", data.path, data.revision)
+    with _readable(what, f"check data.name and data.{key}"), hub:
         return f"{data.path}:{split}", load_dataset(data.path, data.name, revision=commit, split=split)
 
 
 def _from_saved(data: LocalData, key: str, split: str) -> tuple[str, "Dataset"]:
     from datasets import Dataset, load_from_disk
 
-    with _readable(f"{data.path}:"):
+    with _readable(f"{data.path}:", MEND):
         saved = load_from_disk(data.path)
     if isinstance(saved, Dataset):
         raise UserError(
@@ -115,15 +116,13 @@ def _from_file(data: LocalData, key: str, split: str) -> tuple[str, "Dataset"]:
     if path.stat().st_size == 0:
         return str(path), Dataset.from_dict({name: [] for name in data.columns.model_dump().values() if name})
     # A cache of its own: the shared one knows local files by name and time of change only.
-    with tempfile.TemporaryDirectory() as cache, _readable(f"{path}:"):
+    with tempfile.TemporaryDirectory() as cache, _readable(f"{path}:", MEND):
         read = getattr(Dataset, f"from_{READERS[path.suffix]}")
         return str(path), read(str(path), cache_dir=cache, keep_in_memory=True)
 
 
 @contextmanager
-def _readable(
-    what: str, remedy: str = "expected one row a problem; mend or export it again"
-) -> Iterator[None]:
+def _readable(what: str, remedy: str) -> Iterator[None]:
     from datasets.exceptions import DatasetsError
 
     try:
@@ -154,15 +153,10 @@ def _rows(where: str, rows: "Dataset", columns: Columns) -> list[Row]:
 
     result = []
     for number, row in enumerate(rows.select_columns(list(named.values()))):
-        golds = row[columns.answer]
-        result.append(
-            Row(
-                number,
-                None if columns.id is None else text(columns.id, number, row[columns.id]),
-                text(columns.problem, number, row[columns.problem]),
-                tuple(
-                    text(columns.answer, number, a) for a in (golds if isinstance(golds, list) else [golds])
-                ),
-            )
-        )
+        identity = None if columns.id is None else text(columns.id, number, row[columns.id])
+        problem, gold = text(columns.problem, number, row[columns.problem]), row[columns.answer]
+        answers = [
+            text(columns.answer, number, each) for each in (gold if isinstance(gold, list) else [gold])
+        ]
+        result.append(Row(number, identity, problem, tuple(answers)))
     return result

@@ -66,12 +66,10 @@ def prepare(config: Config) -> Prepared:
     if isinstance(data, AdditionData):
         from score_core.embedded.addition import make_problems
 
-        sources = {
-            name: Split(
-                f"generated {name}", [Row(at, p.id, p.problem, p.references) for at, p in enumerate(made)]
-            )
-            for name, made in make_problems(data, config.seed).items()
-        }
+        sources = {}
+        for name, made in make_problems(data, config.seed).items():
+            rows = [Row(number, p.id, p.problem, p.references) for number, p in enumerate(made)]
+            sources[name] = Split(f"generated {name}", rows)
     else:
         source = read_source(data)
         revision = source.revision
@@ -79,17 +77,17 @@ def prepare(config: Config) -> Prepared:
 
     result = Prepared({}, [], [], [], revision)
     kept = {name: _keep(verifier, name, split, result) for name, split in sources.items()}
-    _refuse_shared([row for rows in kept.values() for row in rows])
+    _refuse_shared([row for split in kept.values() for row in split])
 
     if not isinstance(data, AdditionData):
         threshold = int(data.validation_share * 2**64)
-        rows = kept["train"]
-        kept["train"] = [row for row in rows if int(row.hash, 16) >= threshold]
-        kept["validation"] = [row for row in rows if int(row.hash, 16) < threshold]
+        both = kept["train"]
+        kept["train"] = [row for row in both if int(row.hash, 16) >= threshold]
+        kept["validation"] = [row for row in both if int(row.hash, 16) < threshold]
         for name in ("train", "validation"):
             if not kept[name]:
                 raise UserError(
-                    f"{sources['train'].name}: of {len(rows)} problems none is left for the split {name} "
+                    f"{sources['train'].name}: of {len(both)} problems none is left for the split {name} "
                     f"at data.validation_share: {data.validation_share:g}; change the share or add problems."
                 )
     for name, size in data.sizes.model_dump().items():

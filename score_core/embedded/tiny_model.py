@@ -5,7 +5,7 @@ writes bytes, the family's turn tokens and its way of writing dialogues: what a 
 pass through every line a real model does.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,25 +31,19 @@ class _Dialogue:
     ends: list[str]  # the generation configuration's list of end tokens
 
 
-_QWEN = _Dialogue(
-    special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
-    template="chatml",
-    bos=None,
-    eos="<|im_end|>",
-    pad="<|endoftext|>",
-    ends=["<|im_end|>", "<|endoftext|>"],
-)
+_QWEN_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _LLAMA_NAMES = ("begin_of_text", "end_of_text", "start_header_id", "end_header_id", "eot_id")
+_QWEN_ENDS = ["<|im_end|>", "<|endoftext|>"]
 _DIALOGUES: dict[Family, _Dialogue] = {
-    "qwen2": _QWEN,
-    "qwen3": replace(_QWEN, template="chatml_thinking"),
+    "qwen2": _Dialogue(_QWEN_TOKENS, "chatml", None, "<|im_end|>", "<|endoftext|>", _QWEN_ENDS),
+    "qwen3": _Dialogue(_QWEN_TOKENS, "chatml_thinking", None, "<|im_end|>", "<|endoftext|>", _QWEN_ENDS),
     "llama": _Dialogue(
-        special=tuple(f"<|{name}|>" for name in _LLAMA_NAMES),
-        template="headers",
-        bos="<|begin_of_text|>",
-        eos="<|eot_id|>",
-        pad="<|eot_id|>",  # the family has no padding token of its own, and most people pad with this one
-        ends=["<|end_of_text|>", "<|eot_id|>"],
+        tuple(f"<|{name}|>" for name in _LLAMA_NAMES),
+        "headers",
+        "<|begin_of_text|>",
+        "<|eot_id|>",
+        "<|eot_id|>",  # the family has no padding token of its own, and most people pad with this one
+        ["<|end_of_text|>", "<|eot_id|>"],
     ),
 }
 

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from score_core.answers.verifier import Verifier
 from score_core.config.reward import Reward
-from score_core.rewards.group import Group, Ungraded
-from score_core.rewards.terms import Rewards
+from score_core.rewards.terms import Group, Rewards, Ungraded
 
 
 class Graded(NamedTuple):
@@ -22,8 +21,7 @@ class Grader:
     """The verifier and the rewards that the section `reward` describes.
 
     Raises:
-        UserError: a name in it is unknown. Making a grader costs nothing, so whoever needs one makes
-            it before any work.
+        UserError: a name in it is unknown. Making a grader costs nothing: make one before any work.
     """
 
     def __init__(self, settings: Reward) -> None:
