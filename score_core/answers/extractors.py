@@ -79,14 +79,9 @@ class MathFinalAnswer:
         return next((answer for answer in answers if answer is not None), None)
 
 
-def identity(text: str) -> str | None:
-    """The whole text, without the white space around it."""
-    return text.strip()
-
-
 EXTRACTORS: dict[str, Extractor | Callable[[Reward], Extractor]] = {
     "last_integer": last_integer,
     "gsm8k_hash": gsm8k_hash,
     "math_final_answer": MathFinalAnswer,
-    "identity": identity,
+    "identity": str.strip,  # the whole text, without the white space around it
 }
