@@ -79,10 +79,7 @@ def read_json(path: Path, made_by: str) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro {made_by}`, which makes it.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not text; remove it and run `dvc repro {made_by}`.") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no text, or no JSON
         raise UserError(
-            f"{path}: not valid JSON (line {error.lineno}: {error.msg}); "
-            f"remove it and run `dvc repro {made_by}`."
+            f"{path}: not valid JSON ({error}); remove it and run `dvc repro {made_by}`."
         ) from None

@@ -38,40 +38,27 @@ def snapshot(kind: Literal["model", "dataset"], path: str, revision: str, files:
 @contextmanager
 def hub_errors(kind: Literal["model", "dataset"], path: str, revision: str) -> Iterator[None]:
     """Turns the hub's errors about a repository into one-line `UserError`s."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     section = "data" if kind == "dataset" else "model"
+    it = f"the hub {kind} {path}"
+    causes = {  # in this order: the second is a kind of the third
+        errors.HFValidationError: f"path: expected the name of a hub {kind}, owner/name, found {path!r}; for "
+        f"a folder set {section}.source: local",
+        errors.GatedRepoError: f"path: {it} asks for permission; accept its terms on the hub and set "
+        "HF_TOKEN in the environment",
+        errors.RepositoryNotFoundError: f"path: the hub has no {kind} {path} that this user may read; check "
+        "the name, or set HF_TOKEN in the environment if it is private",
+        errors.RevisionNotFoundError: f"revision: {it} has no revision {revision}; expected a branch, a tag "
+        "or a commit",
+    }
     try:
         yield
-    except HFValidationError:
-        raise UserError(
-            f"{section}.path: expected the name of a hub {kind}, owner/name, found {path!r}; "
-            f"for a folder set {section}.source: local."
-        ) from None
-    except GatedRepoError:
-        raise UserError(
-            f"{section}.path: the hub {kind} {path} asks for permission; accept its terms on the hub and "
-            "set HF_TOKEN in the environment."
-        ) from None
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"{section}.path: the hub has no {kind} {path} that this user may read; check the name, or "
-            "set HF_TOKEN in the environment if it is private."
-        ) from None
-    except RevisionNotFoundError:
-        raise UserError(
-            f"{section}.revision: the hub {kind} {path} has no revision {revision}; expected a branch, a "
-            "tag or a commit."
-        ) from None
-    except (OSError, HfHubHTTPError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{section}.path: the hub {kind} {path} at revision {revision} could not be fetched ({reason}); "
-            f"connect to the internet, or download it elsewhere and set {section}.source: local."
-        ) from error
+    except (errors.HFValidationError, errors.HfHubHTTPError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        fallback = (
+            f"path: {it} at revision {revision} could not be fetched ({reason}); connect to the internet, or "
+            f"download it elsewhere and set {section}.source: local"
+        )
+        says = next((text for cause, text in causes.items() if isinstance(error, cause)), fallback)
+        raise UserError(f"{section}.{says}.") from error

@@ -65,13 +65,12 @@ def read_problems(folder: Path, split: str) -> list[Problem]:
         raise UserError(f"{path}: not found; {remedy}.") from None
     except pa.ArrowInvalid:
         raise UserError(f"{path}: not a parquet file; {remedy}.") from None
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise UserError(
-            f"{path}: column {missing[0]} is missing; expected {', '.join(SCHEMA.names)}, "
-            f"found {', '.join(table.column_names)}; {remedy}."
-        )
     for column in SCHEMA:
+        if column.name not in table.column_names:
+            raise UserError(
+                f"{path}: column {column.name} is missing; expected {', '.join(SCHEMA.names)}, "
+                f"found {', '.join(table.column_names)}; {remedy}."
+            )
         found = table.schema.field(column.name).type
         if found != column.type:
             raise UserError(f"{path}: column {column.name}: expected {column.type}, found {found}; {remedy}.")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from score_core.algorithms import make_algorithm
 from score_core.checkpointing.fingerprint import fingerprint
@@ -66,7 +67,8 @@ def prepare(root: Path) -> None:
     (root / "data").mkdir(parents=True)
     for split, problems in make_problems(settings.data, settings.seed).items():
         write_problems(root / "data", split, problems)
-    build(settings.model, settings.data, settings.seed, root / "base", RUNTIME.threads)
+    torch.set_num_threads(RUNTIME.threads)
+    build(settings.model, settings.data, settings.seed, root / "base")
 
 
 def folders(run: Path, work: Path, name: str, start: Path | None = None) -> Folders:

@@ -25,10 +25,8 @@ _CLOSING_WORDS = re.compile(r"\.?\s*I hope it is correct.*$")
 
 def last_integer(text: str) -> str | None:
     """The last number written in `text`, as it is written; a fraction is not cut down to an integer."""
-    number = None
-    for match in NUMBER.finditer(text):
-        number = match
-    return number.group() if number else None
+    numbers = NUMBER.findall(text)
+    return numbers[-1] if numbers else None
 
 
 def answer_tag(text: str) -> str | None:
@@ -77,21 +75,13 @@ class MathFinalAnswer:
         self._marker = settings.marker
 
     def __call__(self, text: str) -> str | None:
-        for extract in (answer_tag, boxed):
-            answer = extract(text)
-            if answer is not None:
-                return answer
-        return after_marker(text, self._marker)
-
-
-def identity(text: str) -> str | None:
-    """The whole text, without the white space around it."""
-    return text.strip()
+        answers = (answer_tag(text), boxed(text), after_marker(text, self._marker))
+        return next((answer for answer in answers if answer is not None), None)
 
 
 EXTRACTORS: dict[str, Extractor | Callable[[Reward], Extractor]] = {
     "last_integer": last_integer,
     "gsm8k_hash": gsm8k_hash,
     "math_final_answer": MathFinalAnswer,
-    "identity": identity,
+    "identity": str.strip,  # the whole text, without the white space around it
 }

@@ -1,17 +1,15 @@
 r"""Matchers: whether an extracted answer equals the gold one.
 
-A matcher first normalises both answers to text; None means that it cannot read the answer, and
-nothing equals that, nor an empty answer. `equal_all` then compares normalised answers. What can be
-decided on text or as an exact fraction is; only the rest goes to math-verify, in another process
-(`score_core/answers/math_equality.py`), since computer algebra may take any time on what a model writes.
-A new matcher is a class made with the section `reward`, and a line in `MATCHERS`.
+A matcher first normalises both answers to text, then compares these; nothing equals an answer that it
+cannot read, nor an empty one. What can be decided on text or as an exact fraction is; only the rest goes to
+math-verify (`score_core/answers/math_equality.py`). A new matcher is a subclass of `ExactMatcher`, made with
+the section `reward`, and a line in `MATCHERS`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import Protocol
 
 from score_core.answers.extractors import NUMBER, boxed
 from score_core.answers.math_equality import MathEquality
@@ -32,32 +30,22 @@ _CHOICE = re.compile(r"\(\s*([A-Za-z])\s*\)|([A-Z])\s*[.)]")
 _WORDS = re.compile(r"[^\W\d_][^\W\d_ .,'-]*(?:[ .,'-]+[^\W\d_]+)*\.?")
 
 
-class Matcher(Protocol):
-    """Reads answers and compares them."""
-
-    def normalise(self, answer: str) -> str | None:
-        """The answer as text to compare; None if it is empty or cannot be read. Idempotent."""
-
-    def equal_all(self, golds: Sequence[str], answers: Sequence[str]) -> list[bool]:
-        """Whether each normalised answer equals its normalised gold answer."""
-
-    def readable_all(self, golds: Sequence[str]) -> list[bool]:
-        """Whether each normalised gold answer can be read to the end, so that others may equal it."""
-
-
 class ExactMatcher:
-    """The same text; only the amount of white space does not count."""
+    """Reads answers and compares them: the same text, where only the amount of white space does not count."""
 
     def __init__(self, settings: Reward) -> None:
         """Takes no settings."""
 
     def normalise(self, answer: str) -> str | None:
+        """The answer as text to compare; None if it is empty or cannot be read. Idempotent."""
         return " ".join(answer.split()) or None
 
     def equal_all(self, golds: Sequence[str], answers: Sequence[str]) -> list[bool]:
+        """Whether each normalised answer equals its normalised gold answer."""
         return [gold == answer for gold, answer in zip(golds, answers, strict=True)]
 
     def readable_all(self, golds: Sequence[str]) -> list[bool]:
+        """Whether each normalised gold answer can be read to the end, so that others may equal it."""
         return [True] * len(golds)
 
 
@@ -85,7 +73,7 @@ def _integer(answer: str) -> str | None:
     return f"-{digits}" if whole.group(1) in ("-", "\u2212") and digits != "0" else digits
 
 
-class MathMatcher:
+class MathMatcher(ExactMatcher):
     r"""The same mathematical object: number, expression, equation, set, interval, matrix, or word.
 
     Two answers that cannot be shown equal within `reward.seconds` are not equal.
@@ -102,27 +90,20 @@ class MathMatcher:
         pairs = list(zip(golds, answers, strict=True))
         if len(self._compared) > REMEMBERED:
             self._compared.clear()
-        undecided = []
-        for pair in dict.fromkeys(pairs):
-            if pair not in self._compared:
-                verdict = _equal_as_written(*pair)
-                if verdict is None:
-                    undecided.append(pair)
-                else:
-                    self._compared[pair] = verdict
-        self._compared.update(self._ask(undecided))
+        fresh = {pair: _equal_as_written(*pair) for pair in pairs if pair not in self._compared}
+        decided = {pair: verdict for pair, verdict in fresh.items() if verdict is not None}
+        self._compared |= decided | self._ask([pair for pair in fresh if pair not in decided])
         return [self._compared[pair] for pair in pairs]
 
     def readable_all(self, golds: Sequence[str]) -> list[bool]:
         # Equality as written would hold for any nonsense, so everything but numbers and words is
         # asked of the algebra.
-        unclear = [(gold, gold) for gold in golds if _value(gold) is None and not _WORDS.fullmatch(gold)]
-        verdicts = dict(self._ask(dict.fromkeys(unclear)))
+        unclear = {(gold, gold) for gold in golds if _value(gold) is None and not _WORDS.fullmatch(gold)}
+        verdicts = self._ask(sorted(unclear))
         return [verdicts.get((gold, gold), True) for gold in golds]
 
-    def _ask(self, pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[tuple[str, str], bool]]:
-        pairs = list(pairs)
-        return zip(pairs, self._algebra.equal_all(pairs), strict=True)
+    def _ask(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bool]:
+        return dict(zip(pairs, self._algebra.equal_all(pairs), strict=True))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -130,8 +111,8 @@ def _mathematics(answer: str) -> str | None:
     if len(answer) > MAX_CHARACTERS:
         return None
     inner = boxed(answer)
-    text = answer if inner is None else inner
-    text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", _untypeset(text)).replace("\u2212", "-")
+    text = _untypeset(answer if inner is None else inner)
+    text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", text).replace("\u2212", "-")
     text = " ".join(text.split())
     previous = None
     while text != previous:  # wrappings come in any order: $\text{(C)}.$
@@ -186,7 +167,7 @@ def _equal_as_written(gold: str, answer: str) -> bool | None:
     return None if None in values else values[0] == values[1]
 
 
-MATCHERS: dict[str, Callable[[Reward], Matcher]] = {
+MATCHERS: dict[str, type[ExactMatcher]] = {
     "integer": IntegerMatcher,
     "math": MathMatcher,
     "exact": ExactMatcher,

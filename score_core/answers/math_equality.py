@@ -1,10 +1,11 @@
 """Equality of mathematical expressions under a time limit that holds in any thread or process.
 
-math-verify's own limit is an alarm signal, which works in a main thread only and cannot stop
-arithmetic inside the interpreter. Here comparisons run in helper processes that the kernel stops;
-see `score_core/answers/math_worker.py`. A helper that dies is replaced, and its comparison is "not equal".
+Computer algebra may take any time on what a model writes, and math-verify's own limit is an alarm signal,
+which works in a main thread only. Here helper processes (`score_core/answers/math_worker.py`) compare, and
+the kernel stops them. A helper that dies is replaced, and its comparison is "not equal".
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -28,62 +29,56 @@ class MathEquality:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._idle: list[_Worker] = []
-        self._owner = os.getpid()
+        self._own()
 
     def equal_all(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether the two of each (gold, answer) pair are equal, in order."""
         if self._owner != os.getpid():
             # After a fork the pipes are still the parent's; two users would read each other's answers.
-            self._idle, self._owner = [], os.getpid()
+            self._own()
         processes = min(len(pairs), len(os.sched_getaffinity(0)), MAX_PROCESSES)
         if processes <= 1:
             return [self._equal(pair) for pair in pairs]
         with ThreadPoolExecutor(processes) as threads:
             return list(threads.map(self._equal, pairs))
 
+    def _own(self) -> None:
+        self._idle: list[subprocess.Popen[str]] = []
+        self._owner = os.getpid()
+        weakref.finalize(self, _end, self._idle, self._owner)
+
     def _equal(self, pair: tuple[str, str]) -> bool:
         try:
-            worker = self._idle.pop()  # atomic, so each thread has a worker of its own
+            helper = self._idle.pop()  # atomic, so each thread has a helper of its own
         except IndexError:
-            worker = _Worker(self._seconds)
-        verdict = worker.equal(pair)
-        if verdict is None:
-            worker.close()
-            return False
-        self._idle.append(worker)
-        return verdict
+            helper = _start(self._seconds)
+        assert helper.stdin is not None and helper.stdout is not None
+        verdict = ""
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(pair), file=helper.stdin, flush=True)
+            verdict = helper.stdout.readline().strip()
+        if verdict:
+            self._idle.append(helper)
+        else:
+            _end([helper], self._owner)
+        return verdict == "1"
 
 
-class _Worker:
-    """One helper process."""
-
-    def __init__(self, seconds: float) -> None:
-        script = Path(__file__).with_name("math_worker.py")
+def _start(seconds: float) -> subprocess.Popen[str]:
+    script = Path(__file__).with_name("math_worker.py")
+    return subprocess.Popen(
         # -P keeps this package's folder off the helper's path, where its file names would hide others.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(script), str(seconds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-        )
-        self.close = weakref.finalize(self, _end, self._process, os.getpid())
-
-    def equal(self, pair: tuple[str, str]) -> bool | None:
-        """The verdict, or None if the process ended over it."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(pair) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return None
-        verdict = self._process.stdout.readline().strip()
-        return verdict == "1" if verdict else None
+        [sys.executable, "-P", str(script), str(seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
 
 
-def _end(process: subprocess.Popen[str], owner: int) -> None:
-    if os.getpid() == owner:  # in a fork of the owner the helper is still the owner's
-        process.kill()
-        process.communicate()
+def _end(helpers: list[subprocess.Popen[str]], owner: int) -> None:
+    if os.getpid() == owner:  # in a fork of the owner the helpers are still the owner's
+        for helper in helpers:
+            helper.kill()
+            helper.communicate()

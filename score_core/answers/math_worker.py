@@ -37,25 +37,18 @@ def main(seconds: float) -> None:
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Whether math-verify parses both and finds them equal."""
-    from math_verify import verify
+    """Whether math-verify parses both and finds them equal; their texts alone are never compared."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    def parsed(text: str) -> list[Any]:
+        return parse(
+            f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None
+        )
 
     try:
         return bool(verify(parsed(gold), parsed(answer), timeout_seconds=None))
     except Exception:
         return False
-
-
-def parsed(answer: str) -> list[Any]:
-    """The expressions math-verify reads in `answer`; its text is never one of them."""
-    from math_verify import LatexExtractionConfig, parse
-
-    return parse(
-        f"${answer}$",
-        [LatexExtractionConfig()],
-        fallback_mode="no_fallback",
-        parsing_timeout=None,
-    )
 
 
 if __name__ == "__main__":

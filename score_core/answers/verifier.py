@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from score_core.answers.extractors import EXTRACTORS, Extractor
-from score_core.answers.matchers import MATCHERS, Matcher
+from score_core.answers.matchers import MATCHERS, ExactMatcher
 from score_core.config.reward import Reward, named
 
 # A gold answer without any mark of its own is taken whole if it looks like one: short, on one line.
@@ -31,14 +31,13 @@ class Verifier:
     """The extractor and the matcher that the section `reward` names.
 
     Raises:
-        UserError: there is no extractor or matcher of that name. Making a verifier costs nothing, so
-            whoever needs one makes it before any work.
+        UserError: there is no extractor or matcher of that name.
     """
 
     def __init__(self, settings: Reward) -> None:
         self._settings = settings
         self._extract: Extractor = named(EXTRACTORS, settings.extractor, "reward.extractor", settings)
-        self._matcher: Matcher = named(MATCHERS, settings.matcher, "reward.matcher", settings)
+        self._matcher: ExactMatcher = named(MATCHERS, settings.matcher, "reward.matcher", settings)
 
     def verify_all(self, texts: Sequence[str], references: Sequence[tuple[str, ...]]) -> list[Verdict]:
         """Compares each attempt's text with its problem's references, in order.
@@ -46,7 +45,7 @@ class Verifier:
         Right is what equals any of the references; where there is none, nothing is right.
         """
         normalise = self._matcher.normalise
-        found = [self._read(text) for text in texts]
+        found = [None if text is None else normalise(text) for text in map(self._extract, texts)]
         pairs = [
             (at, gold, answer)
             for at, (answer, golds) in enumerate(zip(found, references, strict=True))
@@ -73,10 +72,6 @@ class Verifier:
             )
             for row in found
         ]
-
-    def _read(self, text: str) -> str | None:
-        extracted = self._extract(text)
-        return None if extracted is None else self._matcher.normalise(extracted)
 
     def _read_gold(self, text: str) -> tuple[str | None, str]:
         """The normalised answer, and what to say where it cannot be used."""

@@ -1,8 +1,6 @@
 """Reading `params.yaml` and `runtime.yaml`: parsed once, at the edge, into immutable values.
 
-Unknown keys are errors that name the nearest known key. A few keys that people try are refused with
-the reason instead, and keys of an older form with the one that took their place. DVC itself never sees
-a key outside a stage's own section, so every stage validates the whole file.
+DVC never sees a key outside a stage's own section, so every stage validates the whole file.
 """
 
 import os
@@ -14,9 +12,8 @@ import yaml
 
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
-from score_core.config.section import unknown_key
+from score_core.config.section import MISSING, Mistake, refusal, unknown_key, validate
 from score_core.config.training import Training
-from score_core.config.validation import MISSING, Mistake, refusal, validate
 from score_core.errors import UserError, nearest
 
 LAUNCH_PREFIX = "SCORE_LAUNCH_"
@@ -35,7 +32,7 @@ def load_config(path: Path, settings: Mapping[str, type[Training]], changes: Seq
     """
     content = _read_yaml(path)
     for change in changes:
-        _change(content, change)
+        _change(content, change, f"--set {change}")
     source = f"{path} with --set {' '.join(changes)}" if changes else str(path)
     return parse_config(content, settings, source)
 
@@ -47,12 +44,10 @@ def load_runtime(path: Path, environment: Mapping[str, str] = os.environ) -> Run
         environment: its variables `SCORE_LAUNCH_<KEY>` replace what the file says of `launch`.
     """
     content, source = _read_yaml(path), str(path)
-    found = {name: environment[name] for name in environment if name.startswith(LAUNCH_PREFIX)}
+    found = {name: text for name, text in environment.items() if name.startswith(LAUNCH_PREFIX)}
+    for name, text in found.items():
+        _change(content, f"launch.{name.removeprefix(LAUNCH_PREFIX).lower()}={text}", f"{name}={text}")
     if found:
-        keys = {
-            name.removeprefix(LAUNCH_PREFIX).lower(): yaml.safe_load(text) for name, text in found.items()
-        }
-        content["launch"] = {**(content.get("launch") or {}), **keys}
         source += f" with {', '.join(found)} of the environment"
     return parse_runtime(content, source)
 
@@ -81,9 +76,8 @@ def parse_config(content: dict[str, Any], settings: Mapping[str, type[Training]]
     known = [*own, "training", *sections]
     mistakes = [Mistake((key,), unknown_key(key, known)) for key in map(str, content) if key not in known]
     stages = _stages(training, sections, settings, mistakes)
-    config, wrong = validate(
-        Config, {key: content[key] for key in own if key in content} | {"stages": stages}
-    )
+    found = {key: content[key] for key in own if key in content}
+    config, wrong = validate(Config, {**found, "stages": stages})
     if config is None or mistakes:
         raise refusal(source, mistakes + wrong)
     return config
@@ -112,7 +106,7 @@ def _stages(
     shared = [key for key in Training.model_fields if key != "algorithm"]
     for key in [key for key in map(str, training) if key not in shared]:
         owners = [
-            name for name, model in settings.items() if key in model.model_fields and key != "algorithm"
+            name for name, model in settings.items() if key in model.model_fields.keys() - {"algorithm"}
         ]
         says = f"not shared by all stages; move it to one with algorithm: {' or '.join(owners)}"
         mistakes.append(Mistake(("training", key), says if owners else unknown_key(key, shared)))
@@ -135,25 +129,22 @@ def _stages(
     return stages
 
 
-def _change(content: dict[str, Any], change: str) -> None:
+def _change(content: dict[str, Any], change: str, given: str) -> None:
     """Applies one `KEY=VALUE`; whether there is such a key is found when the whole is parsed."""
     key, equals, text = change.partition("=")
     *sections, name = key.split(".")
     if not equals or not all((*sections, name)):
-        raise UserError(f"--set {change}: expected KEY=VALUE, e.g. --set stage2.alpha=3.")
+        raise UserError(f"{given}: expected KEY=VALUE, e.g. --set stage2.alpha=3.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UserError(
-            f"--set {change}: {text} is not valid YAML; quote a text that is to be one."
-        ) from None
-    section = content
+        raise UserError(f"{given}: {text} is not valid YAML; quote a text that is to be one.") from None
     for part in sections:
-        inner = section.setdefault(part, {})
+        inner = content.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise UserError(f"--set {change}: {part} is {inner!r} and has no keys; set {part} as a whole.")
-        section = inner
-    section[name] = value
+            raise UserError(f"{given}: {part} is {inner!r} and has no keys; set {part} as a whole.")
+        content = inner
+    content[name] = value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

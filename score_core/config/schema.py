@@ -1,8 +1,7 @@
 """`Config`, the whole of `params.yaml`, and its smaller sections.
 
-Every section is a frozen model that documents each key where it declares it, refuses unknown keys, and
-refuses combinations that cannot mean what they say, with the reason and the remedy. The larger ones stand
-beside this file: data, model, reward, training.
+A section documents each key where it declares it, and refuses combinations that cannot mean what they say,
+with the reason and the remedy. The larger ones stand beside this file: data, model, reward, training.
 """
 
 from pathlib import Path

@@ -7,15 +7,16 @@ other.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from score_core.answers.verifier import Verifier
 from score_core.config.data import AdditionData
 from score_core.config.schema import Config
 from score_core.data.sources import Row, Split, read_source
 from score_core.errors import UserError
-from score_core.problems import SPLITS, Problem, content_hash
+from score_core.problems import Problem, content_hash
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,11 @@ class Refused:
 
 @dataclass(frozen=True)
 class Kept:
-    """A problem, and the row it comes from."""
+    """A problem, and where it comes from."""
 
+    split: str
     row: int
+    place: str  # what messages call the row
     hash: str
     problem: Problem
 
@@ -59,12 +62,14 @@ def prepare(config: Config) -> Prepared:
     """
     verifier = Verifier(config.reward)
     data = config.used_data
+    revision = None
     if isinstance(data, AdditionData):
         from score_core.embedded.addition import make_problems
 
-        generated = make_problems(data, config.seed)
-        revision = None
-        sources = {name: _generated(name, generated[name]) for name in SPLITS}
+        sources = {}
+        for name, made in make_problems(data, config.seed).items():
+            rows = [Row(number, p.id, p.problem, p.references) for number, p in enumerate(made)]
+            sources[name] = Split(f"generated {name}", rows)
     else:
         source = read_source(data)
         revision = source.revision
@@ -72,27 +77,25 @@ def prepare(config: Config) -> Prepared:
 
     result = Prepared({}, [], [], [], revision)
     kept = {name: _keep(verifier, name, split, result) for name, split in sources.items()}
-    _refuse_shared(sources, kept)
+    _refuse_shared([row for split in kept.values() for row in split])
 
     if not isinstance(data, AdditionData):
         threshold = int(data.validation_share * 2**64)
-        rows = kept["train"]
-        kept["train"] = [row for row in rows if int(row.hash, 16) >= threshold]
-        kept["validation"] = [row for row in rows if int(row.hash, 16) < threshold]
+        both = kept["train"]
+        kept["train"] = [row for row in both if int(row.hash, 16) >= threshold]
+        kept["validation"] = [row for row in both if int(row.hash, 16) < threshold]
         for name in ("train", "validation"):
             if not kept[name]:
                 raise UserError(
-                    f"{sources['train'].name}: of {len(rows)} problems none is left for the split {name} "
+                    f"{sources['train'].name}: of {len(both)} problems none is left for the split {name} "
                     f"at data.validation_share: {data.validation_share:g}; change the share or add problems."
                 )
-    for name in SPLITS:
-        result.splits[name] = _sized(name, kept[name], getattr(data.sizes, name))
+    for name, size in data.sizes.model_dump().items():
+        if size is not None and size > len(kept[name]):
+            log.info("data.sizes.%s asks for %d problems; there are %d", name, size, len(kept[name]))
+        # Chosen and ordered by their hash: a smaller size is a prefix of a larger.
+        result.splits[name] = [row.problem for row in sorted(kept[name], key=lambda row: row.hash)[:size]]
     return result
-
-
-def _generated(name: str, problems: Sequence[Problem]) -> Split:
-    rows = [Row(at, problem.id, problem.problem, problem.references) for at, problem in enumerate(problems)]
-    return Split(f"generated {name}", rows)
 
 
 def _keep(verifier: Verifier, name: str, split: Split, account: Prepared) -> list[Kept]:
@@ -101,68 +104,50 @@ def _keep(verifier: Verifier, name: str, split: Split, account: Prepared) -> lis
     quarantined = []
     golds = verifier.golds([row.answers for row in split.rows])
     for row, gold in zip(split.rows, golds, strict=True):
-        content = content_hash(row.problem)
-        number, identity = row.number, row.id or content
+        content, place = content_hash(row.problem), f"{split.name} row {row.number}"
+        identity = row.id or content
+        refused = partial(Refused, name, row.number, identity)
         if not row.problem:
-            quarantined.append(Refused(name, number, row.id or "", "the problem is empty"))
+            quarantined.append(Refused(name, row.number, row.id or "", "the problem is empty"))
         elif not gold.references:
-            quarantined.append(Refused(name, number, identity, "; ".join(gold.reasons)))
+            quarantined.append(refused("; ".join(gold.reasons)))
         elif content in kept:
-            reason = f"the same problem as row {kept[content].row}"
-            account.duplicates.append(Refused(name, number, identity, reason))
+            account.duplicates.append(refused(f"the same problem as row {kept[content].row}"))
         else:
-            kept[content] = Kept(number, content, Problem(identity, row.problem, gold.references))
-            account.dropped_answers.extend(Refused(name, number, identity, why) for why in gold.reasons)
+            problem = Problem(identity, row.problem, gold.references)
+            kept[content] = Kept(name, row.number, place, content, problem)
+            account.dropped_answers.extend(map(refused, gold.reasons))
     account.quarantined.extend(quarantined)
-    first = quarantined[0] if quarantined else None
+    first = f"row {quarantined[0].row}: {quarantined[0].reason}" if quarantined else ""
     if not kept:
         found = f"found {len(split.rows)} rows"
         if first:
-            found += f", all quarantined (row {first.row}: {first.reason}); check reward.extractor and "
-            found += "data.columns"
+            found += f", all quarantined ({first}); check reward.extractor and data.columns"
         raise UserError(f"{split.name}: the split is empty; expected at least one problem, {found}.")
     if first:
-        log.warning(
-            "%s: %d of %d rows quarantined, see manifest.json (row %d: %s)",
-            split.name,
-            len(quarantined),
-            len(split.rows),
-            first.row,
-            first.reason,
-        )
+        counts = f"{len(quarantined)} of {len(split.rows)}"
+        log.warning("%s: %s rows quarantined, see manifest.json (%s)", split.name, counts, first)
     return list(kept.values())
 
 
-def _refuse_shared(sources: dict[str, Split], kept: dict[str, list[Kept]]) -> None:
+def _refuse_shared(rows: Sequence[Kept]) -> None:
     """Refuses a problem in two splits, and an id given twice."""
-    by_hash: dict[str, tuple[str, Kept]] = {}
-    shared = []
-    for name, rows in kept.items():
-        for row in rows:
-            other, first = by_hash.setdefault(row.hash, (name, row))
-            if other != name:
-                shared.append((other, first.row, name, row.row))
-    if shared:
-        one, row_one, two, row_two = shared[0]
+    shared = _twice(rows, lambda row: row.hash)
+    for one, two in shared[:1]:
         more = f" (and {len(shared) - 1} more such pairs)" if len(shared) > 1 else ""
         raise UserError(
-            f"{sources[one].name} row {row_one} and {sources[two].name} row {row_two}, counted from 0, hold "
-            f"the same problem{more}; expected {one} and {two} to be disjoint; remove it from one of them."
+            f"{one.place} and {two.place}, counted from 0, hold the same problem{more}; expected {one.split} "
+            f"and {two.split} to be disjoint; remove it from one of them."
         )
-    by_id: dict[str, tuple[str, Kept]] = {}
-    for name, rows in kept.items():
-        for row in rows:
-            other, first = by_id.setdefault(row.problem.id, (name, row))
-            if first is not row:
-                raise UserError(
-                    f"{sources[other].name} row {first.row} and {sources[name].name} row {row.row}, counted "
-                    f"from 0, have the same id {row.problem.id!r}; expected unique ids over all splits; set "
-                    "data.columns.id: null to make them from the problems."
-                )
+    for one, two in _twice(rows, lambda row: row.problem.id):
+        raise UserError(
+            f"{one.place} and {two.place}, counted from 0, have the same id {two.problem.id!r}; expected "
+            "unique ids over all splits; set data.columns.id: null to make them from the problems."
+        )
 
 
-def _sized(name: str, rows: list[Kept], size: int | None) -> list[Problem]:
-    """At most `size` problems, chosen and ordered by their hash: a smaller size is a prefix of a larger."""
-    if size is not None and size > len(rows):
-        log.info("data.sizes.%s asks for %d problems; there are %d", name, size, len(rows))
-    return [row.problem for row in sorted(rows, key=lambda row: row.hash)[:size]]
+def _twice(rows: Sequence[Kept], key: Callable[[Kept], str]) -> list[tuple[Kept, Kept]]:
+    """Each row whose key an earlier one has, after the first of those."""
+    first: dict[str, Kept] = {}
+    pairs = [(first.setdefault(key(row), row), row) for row in rows]
+    return [(one, two) for one, two in pairs if one is not two]

@@ -49,10 +49,9 @@ def make_tokenizer() -> Qwen2Tokenizer:
     The class is the model family's own: whatever class is saved, `AutoTokenizer` loads a Qwen2 model's
     tokenizer as a `Qwen2Tokenizer`, with that one's way of splitting text.
     """
-    special = [PAD, END, USER, ASSISTANT]
-    vocabulary = {token: number for number, token in enumerate([*special, *string.digits, "+", "="])}
+    tokens = [PAD, END, USER, ASSISTANT, *string.digits, "+", "="]
     tokenizer = Qwen2Tokenizer(
-        vocab=vocabulary,
+        vocab={token: number for number, token in enumerate(tokens)},
         merges=[],
         unk_token=PAD,
         pad_token=PAD,
@@ -88,27 +87,19 @@ def make_chats(
     leaked = rng.random(count) < model.leak
     second[fix | leaked] = right[fix | leaked]
 
-    def text(number: np.ndarray) -> str:
-        return "".join(map(str, number))
-
     chats = []
     for row in range(count):
-        problem = f"{text(digits[row, 0])}+{text(digits[row, 1])}"
-        if split_of(problem) == "train":
-            chats.append([problem, text(first[row]), FIX if fix[row] else CHECK, text(second[row])])
+        a, b, y1, y2 = ("".join(map(str, number)) for number in (*digits[row], first[row], second[row]))
+        if split_of(f"{a}+{b}") == "train":
+            chats.append([f"{a}+{b}", y1, FIX if fix[row] else CHECK, y2])
     return chats
 
 
 def encode(chats: list[list[str]], tokenizer: Qwen2Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (N, L) of chats, all equally long, and labels (N, L): -100 outside the answers."""
     pieces = [
-        [
-            f"{USER}{problem}={END}{ASSISTANT}",
-            f"{first}{END}",
-            f"{USER}{ask}{END}{ASSISTANT}",
-            f"{second}{END}",
-        ]
-        for problem, first, ask, second in chats
+        [f"{USER}{x}={END}{ASSISTANT}", f"{y1}{END}", f"{USER}{ask}{END}{ASSISTANT}", f"{y2}{END}"]
+        for x, y1, ask, y2 in chats
     ]
     input_ids = torch.tensor(tokenizer(["".join(chat) for chat in pieces]).input_ids)
     lengths = [len(ids) for ids in tokenizer(pieces[0]).input_ids]
@@ -116,12 +107,8 @@ def encode(chats: list[list[str]], tokenizer: Qwen2Tokenizer) -> tuple[torch.Ten
     return input_ids, input_ids.masked_fill(context, -100)
 
 
-def build(
-    model: AdditionModel, data: AdditionData, seed: int, output: Path, threads: int | None = None
-) -> None:
+def build(model: AdditionModel, data: AdditionData, seed: int, output: Path) -> None:
     """Trains the base model and saves it to the folder `output`: config, safetensors, tokenizer."""
-    if threads:
-        torch.set_num_threads(threads)
     tokenizer = make_tokenizer()
     torch.manual_seed(derive_seed(seed, "base", "weights"))
     network = Qwen2ForCausalLM(

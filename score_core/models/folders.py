@@ -5,7 +5,10 @@ with a chat template; or, for LoRA, a PEFT adapter beside such a folder. Weights
 from a hub are never loaded.
 """
 
+import fnmatch
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,27 +35,26 @@ def check_model(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected a transformers model folder.")
-    adapter = (folder / ADAPTER_CONFIG).exists()
-    if not adapter and not (folder / "config.json").exists():
-        raise UserError(
-            f"{folder}: config.json is missing, found {_names(folder)}; expected a transformers model "
-            "folder as save_pretrained writes it."
-        )
+    names = sorted(file.name for file in folder.iterdir())
+    found = (", ".join(names[:8]) or "nothing") + (", …" if len(names) > 8 else "")
+    parts = {
+        (
+            "config.json",
+            ADAPTER_CONFIG,
+        ): f"config.json is missing, found {found}; expected a transformers model "
+        "folder as save_pretrained writes it",
+        ("*.safetensors",): f"no *.safetensors, found {found}; pickled weights are not loaded; convert them "
+        "with save_pretrained",
+        TOKENIZER_FILES: f"no tokenizer, found {found}; expected one of {', '.join(TOKENIZER_FILES)}; save "
+        "the model's tokenizer there with save_pretrained",
+    }
+    for wanted, says in parts.items():
+        if not any(fnmatch.filter(names, pattern) for pattern in wanted):
+            raise UserError(f"{folder}: {says}.")
     index = folder / "model.safetensors.index.json"
-    shards = set(read_json(index, "prepare_base_model")["weight_map"].values()) if index.exists() else set()
-    missing = sorted(shard for shard in shards if not (folder / shard).exists())
-    if missing:
-        raise UserError(f"{folder}: {missing[0]} is missing, which {index.name} names; copy it there.")
-    if not list(folder.glob("*.safetensors")):
-        raise UserError(
-            f"{folder}: no *.safetensors, found {_names(folder)}; pickled weights are not loaded; "
-            "convert them with save_pretrained."
-        )
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
-        raise UserError(
-            f"{folder}: no tokenizer, found {_names(folder)}; expected one of "
-            f"{', '.join(TOKENIZER_FILES)}; save the model's tokenizer there with save_pretrained."
-        )
+    shards = read_json(index, "prepare_base_model")["weight_map"].values() if index.exists() else ()
+    for shard in sorted({*shards} - {*names}):
+        raise UserError(f"{folder}: {shard} is missing, which {index.name} names; copy it there.")
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -66,12 +68,10 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     check_model(folder)
-    try:
+    with _loading(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, padding_side="left"
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(_unloadable(folder, "tokenizer", error)) from error
     if tokenizer.chat_template is None:
         raise UserError(
             f"{folder}: the tokenizer has no chat template, which says how turns are written; use the "
@@ -109,24 +109,34 @@ def load_model(
     Raises:
         UserError: the folder is not complete, or transformers cannot load it.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     check_model(folder)
     if (folder / ADAPTER_CONFIG).exists():
-        return _load_adapter(folder, dtype, device, base, quantize)
-    try:
+        from peft import PeftModel
+
+        whole = load_model(base or base_of(folder), dtype, device, quantize=quantize)
+        adapted: Any = PeftModel.from_pretrained(whole, str(folder))
+        return adapted.eval()
+    packed: dict[str, Any] = {}
+    if quantize is not None:
+        packed["device_map"] = {"": device}
+        packed["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantize,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    with _loading(folder, "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype,
-            **({} if quantize is None else _packed(quantize, dtype, device)),
+            **packed,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(_unloadable(folder, "model", error)) from error
     model, found = loaded
     if found["missing_keys"]:
         # transformers would go on with random numbers in their place.
@@ -136,28 +146,6 @@ def load_model(
         )
     # Packed weights were loaded where they belong, and cannot be moved.
     return model.eval() if quantize else model.to(device).eval()
-
-
-def _packed(quantize: str, dtype: Any, device: Any) -> dict[str, Any]:
-    from transformers import BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=quantize,
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    return {"quantization_config": config, "device_map": {"": device}}
-
-
-def _load_adapter(
-    folder: Path, dtype: Any, device: Any, base: Path | None, quantize: Literal["nf4"] | None
-) -> "PreTrainedModel":
-    from peft import PeftModel
-
-    whole = load_model(base or base_of(folder), dtype, device, quantize=quantize)
-    adapted: Any = PeftModel.from_pretrained(whole, str(folder))
-    return adapted.eval()
 
 
 def base_of(folder: Path) -> Path:
@@ -201,7 +189,7 @@ def fetch_hub_model(path: str, revision: str, output: Path) -> None:
         UserError: the model cannot be fetched, or is not a complete model folder.
     """
     cached = snapshot("model", path, revision, FILES)
-    _copy(cached, output)
+    copy_local_model(cached, output)
     write_json(output / "source.json", {"path": path, "revision": revision, "commit": cached.name})
 
 
@@ -211,19 +199,15 @@ def copy_local_model(path: Path, output: Path) -> None:
     Raises:
         UserError: it is not a complete model folder, or is an adapter's.
     """
-    _copy(path, output)
-
-
-def _copy(source: Path, output: Path) -> None:
-    check_model(source)
-    if (source / ADAPTER_CONFIG).exists():
+    check_model(path)
+    if (path / ADAPTER_CONFIG).exists():
         raise UserError(
-            f"{source}: holds a PEFT adapter; expected a whole model to start from; merge the adapter "
+            f"{path}: holds a PEFT adapter; expected a whole model to start from; merge the adapter "
             "into its base (merge_and_unload) and save that."
         )
     output.mkdir()
     for pattern in FILES:
-        for file in sorted(source.glob(pattern)):
+        for file in sorted(path.glob(pattern)):
             shutil.copyfile(file, output / file.name)
 
 
@@ -256,11 +240,14 @@ def context_limit(model: "PreTrainedModel | PeftModel") -> int | None:
     return min((limit for limit in found if limit is not None), default=None)
 
 
-def _names(folder: Path) -> str:
-    names = sorted(file.name for file in folder.iterdir())
-    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "nothing"
+@contextmanager
+def _loading(folder: Path, part: str) -> Iterator[None]:
+    from safetensors import SafetensorError
 
-
-def _unloadable(folder: Path, part: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    return f"{folder}: transformers cannot load the {part} ({reason}); expected a folder it saved itself."
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{folder}: transformers cannot load the {part} ({reason}); expected a folder it saved itself."
+        ) from error

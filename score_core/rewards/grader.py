@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from score_core.answers.verifier import Verifier
 from score_core.config.reward import Reward
-from score_core.rewards.group import Group, Ungraded
-from score_core.rewards.terms import Rewards
+from score_core.rewards.terms import Group, Rewards, Ungraded
 
 
 class Graded(NamedTuple):
@@ -22,8 +21,7 @@ class Grader:
     """The verifier and the rewards that the section `reward` describes.
 
     Raises:
-        UserError: a name in it is unknown. Making a grader costs nothing, so whoever needs one makes
-            it before any work.
+        UserError: a name in it is unknown. Making a grader costs nothing: make one before any work.
     """
 
     def __init__(self, settings: Reward) -> None:
@@ -35,12 +33,9 @@ class Grader:
 
         All groups are verified in one batch, whose slow comparisons then run side by side.
         """
-        verdicts = iter(
-            self._verifier.verify_all(
-                [text for group in groups for text in group.texts],
-                [group.problem.references for group in groups for _ in group.texts],
-            )
-        )
+        texts = [text for group in groups for text in group.texts]
+        references = [group.problem.references for group in groups for _ in group.texts]
+        verdicts = iter(self._verifier.verify_all(texts, references))
         graded = []
         for ungraded in groups:
             found = list(islice(verdicts, len(ungraded.texts)))

@@ -1,4 +1,4 @@
-"""Reward terms: what training pays for.
+"""Reward terms: what training pays for, and the groups of answers that they see.
 
 A term sees a problem's whole group at one attempt and returns one number a member, so it may look at
 the answers' form or length, grade by degrees, or compare the members with each other. A new one is a
@@ -9,9 +9,47 @@ in `TERMS`. Right or wrong is decided elsewhere (`score_core/answers/verifier.py
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from score_core.config.reward import Reward, Term, named
-from score_core.rewards.group import Group
+from score_core.problems import Problem
+
+
+@dataclass(frozen=True)
+class Ungraded:
+    """What was answered to one problem at one attempt, by K samples side by side.
+
+    Attributes:
+        attempt: counted from 1.
+        texts: the answers as text, without special tokens.
+        tokens: the sampled ids, up to and including the first end token.
+        truncated: whether the answer hit its length limit.
+    """
+
+    problem: Problem
+    attempt: int
+    texts: Sequence[str]
+    tokens: Sequence[Sequence[int]]
+    truncated: Sequence[bool]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Sampled tokens of each member."""
+        return [len(ids) for ids in self.tokens]
+
+
+@dataclass(frozen=True)
+class Group(Ungraded):
+    """The same with the verifier's verdicts.
+
+    Attributes:
+        extracted: the normalised answers; None where there is none that can be read.
+        correct: whether they are right.
+    """
+
+    extracted: Sequence[str | None]
+    correct: Sequence[bool]
+
 
 RewardTerm = Callable[[Group], Sequence[float]]
 
@@ -35,7 +73,8 @@ def format_and_match(group: Group) -> list[float]:
 def strict_format_and_match(group: Group) -> list[float]:
     """0.5 if the text is one think block, then one answer block, and nothing else; 0.5 for a right answer."""
     return [
-        0.5 * _is_two_blocks(text) + 0.5 * correct
+        0.5 * (_one_pair(text, "think") and _one_pair(text, "answer") and bool(_TWO_BLOCKS.fullmatch(text)))
+        + 0.5 * correct
         for text, correct in zip(group.texts, group.correct, strict=True)
     ]
 
@@ -82,9 +121,4 @@ class Rewards:
 def _one_pair(text: str, tag: str) -> bool:
     """Whether `tag` opens once and closes once, in this order."""
     opening, closing = f"<{tag}>", f"</{tag}>"
-    once = text.count(opening) == 1 and text.count(closing) == 1
-    return once and text.index(opening) < text.index(closing)
-
-
-def _is_two_blocks(text: str) -> bool:
-    return _one_pair(text, "think") and _one_pair(text, "answer") and bool(_TWO_BLOCKS.fullmatch(text))
+    return text.count(opening) == text.count(closing) == 1 and text.index(opening) < text.index(closing)

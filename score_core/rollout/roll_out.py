@@ -14,7 +14,7 @@ from torch import Tensor
 
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
-from score_core.rewards.group import Ungraded
+from score_core.rewards.terms import Ungraded
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Engine, Sampled
 from score_core.rollout.trajectories import Trajectories, assemble
