@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from score_core.config.runtime import Launch
 from score_core.rl import logprobs
-from tasks.runner.command_line import end_with_parent
 from tasks.runner.launch import command
+from tasks.runner.processes import end_with_parent
 from tests.rank import KINDS, train
 
 ROOT = Path(__file__).resolve().parents[2]
