@@ -8,7 +8,6 @@ minute. After the killed run another of the same deployment follows, whose model
 file by file, with those of an undisturbed `dvc repro`. Prints a markdown table.
 """
 
-import argparse
 import random
 import re
 import shutil
@@ -22,6 +21,7 @@ import psutil
 
 from benchmarks.tables import markdown
 from tasks.commands.profiles import PARAMS, compose
+from tasks.runner.exits import parser_of
 from tests.flows.server import Server
 from tests.test_pipeline import Checkout
 
@@ -194,9 +194,7 @@ def die(clone: Clone, name: str, act: Callable[[Clone, dict], None]) -> list[str
 
 def main() -> None:
     """Kills and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("benchmarks.deaths", __doc__)
     parser.add_argument("deaths", nargs="*", help=f"parts of their names (default: all): {', '.join(DEATHS)}")
     wanted = parser.parse_args().deaths or [""]
     header = ["killed", "its run", f"orphans after {SECONDS_TO_DIE} s", "the next run resumed", "same result"]

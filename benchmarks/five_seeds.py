@@ -7,7 +7,6 @@ not show of what the embedded default promises. `dvc repro` in experiments/five_
 calls this.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 
 from benchmarks.tables import markdown
 from score_core.files import read_json, replacing
+from tasks.runner.exits import parser_of
 
 MODELS = {"base": "base", "stage1": "Stage I", "score": "SCoRe", "plain": "plain two-turn RL"}
 
@@ -67,9 +67,7 @@ def shortfalls(table: pd.DataFrame) -> list[str]:
 
 def main() -> None:
     """Writes both files and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("benchmarks.five_seeds", __doc__)
     parser.add_argument("metrics", type=Path, metavar="METRICS", help="the folder of evaluations")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the two files, without their suffixes")
     given = parser.parse_args()

@@ -12,7 +12,6 @@ Writes benchmarks/kill.csv (kill_2.csv) and prints the table as markdown. Ends w
 has to be: equal to the last bit for one process, to rounding for more.
 """
 
-import argparse
 import math
 import os
 import random
@@ -32,6 +31,7 @@ import yaml
 from safetensors.numpy import load
 
 from benchmarks.tables import markdown
+from tasks.runner.exits import parser_of
 
 STAGES = ("train_stage1", "train_stage2")
 SIGNALS = (signal.SIGTERM, signal.SIGKILL)
@@ -210,9 +210,7 @@ def _close(name: str, found: bytes, expected: bytes) -> bool:
 
 def main() -> None:
     """Runs all trials."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("benchmarks.kill", __doc__)
     parser.add_argument("--trials", type=int, default=10, help="of each stage and signal")
     parser.add_argument("--processes", type=int, default=1, help="that train together")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")

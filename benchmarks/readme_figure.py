@@ -8,15 +8,13 @@ import sys
 from pathlib import Path
 
 from tasks import report
-from tasks.runner.exits import exit_code
+from tasks.runner.exits import exit_code, parser_of
 from tasks.runner.pipeline import read_pipeline
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.readme_figure", description=__doc__.splitlines()[0]
-    )
+    parser = parser_of("benchmarks.readme_figure", __doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/result.png"), help="(docs/result.png)")
     output = parser.parse_args(arguments).output
     shown = argparse.ArgumentParser()

@@ -30,7 +30,7 @@ from flows.stages import REFUSED, Outcome, child_environment, reproduce_stage
 from score_core.errors import UserError
 from score_core.files import replacing
 from tasks.commands.profiles import PARAMS, check_known, check_nothing_lost, compose
-from tasks.runner.exits import exit_code
+from tasks.runner.exits import exit_code, parser_of
 from tasks.runner.lock import exclusive
 from tasks.runner.processes import end_with_parent
 
@@ -151,11 +151,7 @@ def _save_experiment() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.reproduce",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("flows.reproduce", __doc__)
     parser.add_argument("--profile", help="select this profile first")
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these and what they need")
     parser.add_argument("--force", action="store_true", help="run them although nothing changed")

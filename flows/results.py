@@ -5,7 +5,6 @@
 Accepted results are files of git, accepted/NAME.json: NAME is the profile, with `-smoke` for a smoke run.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -18,7 +17,7 @@ from flows.dag import ROOT, Stage, find_output, read_stages, reason
 from score_core.errors import UserError
 from score_core.files import read_json, replacing, write_json
 from score_core.report.labels import MODELS, TRANSITIONS
-from tasks.runner.exits import exit_code
+from tasks.runner.exits import exit_code, parser_of
 
 # The trained and the base model's metrics, wherever dvc.yaml has them.
 FINAL, BASE = "final.json", "base.json"
@@ -146,7 +145,7 @@ def _read(path: Path) -> Metrics | None:
 
 def main() -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.results", description=__doc__)
+    parser = parser_of("flows.results", __doc__)
     parser.add_argument("what", choices=["accept"])
     parser.parse_args()
     return exit_code("accept", _print_accepted)

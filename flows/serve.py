@@ -5,7 +5,6 @@
 For a machine of your own: the server has no password. For one that others use see docs/prefect.md.
 """
 
-import argparse
 import functools
 import os
 import signal
@@ -21,6 +20,7 @@ import httpx
 
 from flows.child import run
 from flows.dag import ROOT, find_output, read_stages
+from tasks.runner.exits import parser_of
 from tasks.runner.processes import Child
 
 POOL = "score"
@@ -151,11 +151,7 @@ def _stop(number: int, frame: object) -> None:
 
 def main() -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("flows.serve", __doc__)
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
     parser.add_argument("--port", type=int, default=4200, help="port of Prefect's page (default: 4200)")
     parser.add_argument("--prefect-file", default="prefect.yaml", help="file with the deployments")

@@ -3,23 +3,21 @@
 transformers loads the folder as it stands, and it can be uploaded to a hub as it stands.
 """
 
-import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from score_core.errors import UserError
-from score_core.files import read_json, replacing
-from tasks.runner.exits import exit_code
-from tasks.runner.pipeline import outputs_of, stages_of
+from score_core.files import read_json, replacing, write_json
+from tasks.runner.exits import exit_code, parser_of
+from tasks.runner.pipeline import check_model_made, outputs_of, stages_of
 
 TRAINED = stages_of("train")[-1]
 # Tells a later export that the folder is one of ours and may be replaced.
 MARK = "score_export.json"
 
 
-def export(model: Path, card: Path, output: Path, force: bool = False) -> Path | None:
+def export(model: Path, card: Path, output: Path, force: bool = False) -> str | None:
     """Copies `model`, with `card` as its README.md, to `output`; all of it or nothing.
 
     Args:
@@ -31,11 +29,10 @@ def export(model: Path, card: Path, output: Path, force: bool = False) -> Path |
     Raises:
         UserError: an input is missing, or `output` is not ours to replace.
     """
-    adapter = model / "adapter_config.json"
-    if not adapter.is_file() and not (model / "config.json").is_file():
-        raise UserError(f"{model}: no trained model here; run `dvc repro {TRAINED}`, which makes it.")
+    check_model_made(model, TRAINED)
     if not card.is_file():
         raise UserError(f"{card}: not found; run `dvc repro report`, which makes it.")
+    adapter = model / "adapter_config.json"
     base = read_json(adapter, TRAINED)["base_model_name_or_path"] if adapter.is_file() else None
 
     output = output.resolve()
@@ -44,20 +41,12 @@ def export(model: Path, card: Path, output: Path, force: bool = False) -> Path |
         # Contents only: files that DVC linked from its cache are read-only, and copies need not be.
         shutil.copytree(model, temporary, copy_function=shutil.copyfile)
         shutil.copyfile(card, temporary / "README.md")
-        (temporary / MARK).write_text(
-            json.dumps({"made_by": "tasks.commands.export", "from": str(model)}) + "\n"
-        )
+        write_json(temporary / MARK, {"made_by": "tasks.commands.export", "from": str(model)})
     return base
 
 
 def _check_replaceable(output: Path, model: Path, force: bool) -> None:
-    here = Path.cwd()
-    if (
-        output in (here, *here.parents)
-        or output == model
-        or model in output.parents
-        or output in model.parents
-    ):
+    if output.is_relative_to(model) or any(path.is_relative_to(output) for path in (model, Path.cwd())):
         raise UserError(
             f"{output}: an export replaces its folder, and this one holds the checkout or the model; "
             "give --output a folder of its own."
@@ -76,27 +65,22 @@ def _check_replaceable(output: Path, model: Path, force: bool) -> None:
 
 def how_to_load(output: Path, base: str | None) -> str:
     """What to type in Python."""
-    if base is None:
-        return (
-            f"{output}: model and card. To load it:\n"
-            "  from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-            f"  model = AutoModelForCausalLM.from_pretrained({str(output)!r})\n"
-            f"  tokenizer = AutoTokenizer.from_pretrained({str(output)!r})"
-        )
+    what, library, loader = "model and card. To load it", "transformers", "AutoModelForCausalLM"
+    if base is not None:
+        what = f"a LoRA adapter and its card, no full model. Its base is {base}. To load both"
+        library, loader = "peft", "AutoPeftModelForCausalLM"
     return (
-        f"{output}: a LoRA adapter and its card, no full model. Its base is {base}. To load both:\n"
-        "  from peft import AutoPeftModelForCausalLM\n"
+        f"{output}: {what}:\n"
+        f"  from {library} import {loader}\n"
         "  from transformers import AutoTokenizer\n"
-        f"  model = AutoPeftModelForCausalLM.from_pretrained({str(output)!r})\n"
+        f"  model = {loader}.from_pretrained({str(output)!r})\n"
         f"  tokenizer = AutoTokenizer.from_pretrained({str(output)!r})"
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.commands.export", description=__doc__.splitlines()[0]
-    )
+    parser = parser_of("tasks.commands.export", __doc__)
     model, card = outputs_of(TRAINED)[0], outputs_of("report")[1]
     parser.add_argument("--model", type=Path, default=model, help=f"the trained model ({model})")
     parser.add_argument("--card", type=Path, default=card, help=f"its card ({card})")

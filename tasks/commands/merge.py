@@ -6,18 +6,17 @@ Writes a whole transformers model folder, which answers as base and adapter do t
 was trained over 4-bit weights is folded into the unpacked ones, which answer nearly the same.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from score_core.errors import UserError
 from score_core.files import replacing
-from tasks.runner.exits import exit_code
+from tasks.runner.exits import exit_code, parser_of
 from tasks.runner.pipeline import outputs_of, stages_of
 
 
 def merge(adapter: Path, base: Path, output: Path, dtype: str) -> None:
-    """Writes the merged model to `output`.
+    """Writes the merged model to `output`, and prints where that is.
 
     Args:
         dtype: of the weights to write, "float32" or "bfloat16"; "auto" is the base model's own.
@@ -37,30 +36,20 @@ def merge(adapter: Path, base: Path, output: Path, dtype: str) -> None:
     model = load_model(adapter, dtype, base=base).merge_and_unload()
     with replacing(output) as temporary:
         save_model(model, load_tokenizer(adapter), temporary)
+    print(f"merged model: {output.resolve()}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.commands.merge",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    (adapter,), (base,) = outputs_of(stages_of("train")[-1])[:1], outputs_of("prepare_base_model")
+    parser = parser_of("tasks.commands.merge", __doc__)
+    adapter, base = outputs_of(stages_of("train")[-1])[0], outputs_of("prepare_base_model")[0]
     parser.add_argument("--adapter", type=Path, default=adapter, help=f"a trained adapter ({adapter})")
     parser.add_argument("--base", type=Path, default=base, help=f"the model that it sits on ({base})")
     parser.add_argument("--output", type=Path, default=Path("merged"), help="the folder to write (merged)")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="of the weights to write; auto is the base model's (auto)",
-    )
+    dtypes = ("auto", "float32", "bfloat16")
+    parser.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (auto: the base's)")
     given = parser.parse_args(arguments)
-    code = exit_code("merge", lambda: merge(given.adapter, given.base, given.output, given.dtype))
-    if code == 0:
-        print(f"merged model: {given.output.resolve()}")
-    return code
+    return exit_code("merge", lambda: merge(given.adapter, given.base, given.output, given.dtype))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ profile that it names, or a DVC experiment holds it. The answer is the exit code
 when it is 2.
 """
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import yaml
 
 from score_core.errors import UserError, nearest
-from tasks.runner.exits import exit_code
+from tasks.runner.exits import exit_code, parser_of
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
@@ -121,8 +120,7 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    description = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m tasks.commands.profiles", description=description)
+    parser = parser_of("tasks.commands.profiles", __doc__)
     parser.add_argument("name", nargs="?", help="the profile to select")
     parser.add_argument("--known", action="store_true", help="only check that there is such a profile")
     given = parser.parse_args(arguments)

@@ -18,28 +18,19 @@ def table(metrics: dict[str, dict[str, Any]]) -> str:
     Args:
         metrics: the contents of metrics/*.json by the model's name.
     """
+    import pandas as pd
+
     attempts = min(model["attempts"] for model in metrics.values())
     columns = {f"accuracy_t{t}": f"attempt {t}" for t in range(1, attempts + 1)}
     columns |= {"delta": "change", **TRANSITIONS} if attempts == 2 else {"delta": "change 1 → 2"}
-    rows = [["", *columns.values()]]
-    for name, model in metrics.items():
-        cells = [_percent(model[key], model["ci95"].get(key), key == "delta") for key in columns]
-        rows.append([model_label(name), *cells])
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    rows = [{label: _percent(model, key) for key, label in columns.items()} for model in metrics.values()]
+    return pd.DataFrame(rows, index=[model_label(name) for name in metrics]).to_string()
 
 
-def _percent(value: float, interval: list[float] | None, signed: bool) -> str:
-    sign = "+" if signed else ""
-    text = f"{100 * value:{sign}.1f}"
-    if interval is None:
-        return text
-    low, high = (f"{100 * bound:{sign}.1f}" for bound in interval)
-    return f"{text} [{low}, {high}]"
+def _percent(model: dict[str, Any], key: str) -> str:
+    values = (model[key], *model["ci95"].get(key, ()))
+    value, *interval = (f"{100 * share:{'+' if key == 'delta' else ''}.1f}" for share in values)
+    return f"{value} [{', '.join(interval)}]" if interval else value
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from score_core.config.parsing import load_config, load_runtime
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.files import check_writable
-from tasks.runner.exits import ENDING, exit_code, is_first, leave
+from tasks.runner.exits import ENDING, exit_code, is_first, leave, parser_of
 from tasks.runner.lock import exclusive
 from tasks.runner.manifest import write_manifest
 from tasks.runner.processes import end_with_parent
@@ -54,11 +54,7 @@ def run_stage(
         section: of a stage that uses accelerators and can run as many processes: the section of the
             parameters that it trains by, or None if it only evaluates.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m tasks.{command}",
-        description=sys.modules[run.__module__].__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(f"tasks.{command}", sys.modules[run.__module__].__doc__)
     add_arguments(parser)
     add_configuration(parser)
     given = parser.parse_args()

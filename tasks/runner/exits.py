@@ -1,4 +1,4 @@
-"""How a command line ends: the one place that turns what happened into an exit code and a line.
+"""How a command line begins, and the one place that turns what happened into an exit code and a line.
 
     0      done
     2      a mistake that the user can mend: one line on standard error
@@ -11,6 +11,7 @@ Anything else is a bug and keeps its traceback. Of the many processes of one run
 end badly speaks, and leaves the code for the process that started them.
 """
 
+import argparse
 import atexit
 import logging
 import os
@@ -22,6 +23,12 @@ from score_core.errors import Stopped, UserError
 
 log = logging.getLogger(__name__)
 ENDING = "SCORE_ENDING"  # names the file in which one of many processes leaves the exit code
+
+
+def parser_of(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """The parser of `python -m MODULE`, where `doc`, the module's docstring, is what --help says."""
+    style = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=f"python -m {module}", description=doc, formatter_class=style)
 
 
 def exit_code(name: str, work: Callable[[], object]) -> int:

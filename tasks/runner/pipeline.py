@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from score_core.checkpointing.fingerprint import digest, tree_digests
+from score_core.errors import UserError
 from score_core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,16 @@ def outputs_of(stage: str, kind: str = "outs") -> list[Path]:
     """The paths that a stage writes, relative, as dvc.yaml gives them; `kind` is outs, metrics or plots."""
     entries = read_pipeline()[stage].get(kind, [])
     return [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+
+
+def check_model_made(folder: Path, stage: str) -> None:
+    """Refuses a folder that holds no model, whole or adapter, with the stage that makes one.
+
+    Raises:
+        UserError: neither a model's configuration nor an adapter's is there.
+    """
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise UserError(f"{folder}: no model here; run `dvc repro {stage}`, which makes it.")
 
 
 def main() -> None:
