@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.builtin import BuiltinEngine
+from score_core.rollout.engines.engine import Request
 from score_core.rollout.trajectories import Trajectories, assemble
 
 
@@ -21,6 +22,6 @@ def sample(
     """What the built-in engine samples, and its log-probabilities (N, attempts)."""
     engine = BuiltinEngine()
     engine.load(model)
-    sampled = engine.sample(conversation, prompts, attempts, **options)
+    sampled = engine.sample(conversation, Request(prompts, attempts, **options))
     pad_id = conversation.end_ids[0]
     return assemble(sampled.segments, sampled.truncated, pad_id, model.device), sampled.logp_NT

@@ -229,6 +229,7 @@ from score_core.evaluation.evaluate import Evaluator
 from score_core.problems import read_problems
 from score_core.rl.logprobs import add_token_scoring, attempt_logp
 from score_core.rollout.engines import make_engine
+from score_core.rollout.engines.engine import Request
 from score_core.rollout.trajectories import assemble
 
 evaluator = Evaluator(Path("models/base"), config(), load_runtime(Path("plain.yaml")))
@@ -239,7 +240,7 @@ plain.model.train()
 prompts = [conversation.prompt(problem) for problem in read_problems(Path("data/prepared"), "test")]
 
 def answers(engine, prompts, attempts, temperature=1.0, **options):
-    sampled = engine.sample(conversation, prompts, attempts, temperature=temperature, **options)
+    sampled = engine.sample(conversation, Request(prompts, attempts, temperature=temperature, **options))
     rows = assemble(sampled.segments, sampled.truncated, conversation.end_ids[0])
     assert plain.model.training
     plain.model.eval()

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from score_core.answers.verifier import Verifier
 from score_core.config.reward import Reward
-from score_core.rewards.terms import Group, Rewards, Ungraded
+from score_core.rewards.group import Group, Ungraded
+from score_core.rewards.terms import Rewards
 
 
 class Graded(NamedTuple):

@@ -1,4 +1,4 @@
-"""Reward terms: what training pays for, and the groups of answers that they see.
+"""Reward terms: what training pays for.
 
 A term sees a problem's whole group at one attempt and returns one number a member, so it may look at
 the answers' form or length, grade by degrees, or compare the members with each other. A new one is a
@@ -9,47 +9,9 @@ in `TERMS`. Right or wrong is decided elsewhere (`score_core/answers/verifier.py
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from score_core.config.reward import Reward, Term, named
-from score_core.problems import Problem
-
-
-@dataclass(frozen=True)
-class Ungraded:
-    """What was answered to one problem at one attempt, by K samples side by side.
-
-    Attributes:
-        attempt: counted from 1.
-        texts: the answers as text, without special tokens.
-        tokens: the sampled ids, up to and including the first end token.
-        truncated: whether the answer hit its length limit.
-    """
-
-    problem: Problem
-    attempt: int
-    texts: Sequence[str]
-    tokens: Sequence[Sequence[int]]
-    truncated: Sequence[bool]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Sampled tokens of each member."""
-        return [len(ids) for ids in self.tokens]
-
-
-@dataclass(frozen=True)
-class Group(Ungraded):
-    """The same with the verifier's verdicts.
-
-    Attributes:
-        extracted: the normalised answers; None where there is none that can be read.
-        correct: whether they are right.
-    """
-
-    extracted: Sequence[str | None]
-    correct: Sequence[bool]
-
+from score_core.rewards.group import Group
 
 RewardTerm = Callable[[Group], Sequence[float]]
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
-from score_core.rewards.terms import Ungraded
+from score_core.rewards.group import Ungraded
 from score_core.rollout.conversation import Conversation
-from score_core.rollout.engines.engine import Engine, Sampled
+from score_core.rollout.engines.engine import Engine, Request, Sampled
 from score_core.rollout.trajectories import Trajectories, assemble
 
 
@@ -88,18 +88,16 @@ def roll_out(
 
     parts: list[Sampled] = []
     for batch in batches:
-        parts.append(
-            engine.sample(
-                conversation,
-                [conversation.prompt(problems[at]) for at in batch],
-                attempts,
-                samples=samples,
-                noise=np.concatenate([noise(at) for at in batch]) if noise else None,
-                temperature=temperature,
-                top_p=top_p,
-                given=[ids for at in batch for ids in given.get(at, ())] or None,
-            )
+        request = Request(
+            [conversation.prompt(problems[at]) for at in batch],
+            attempts,
+            samples,
+            np.concatenate([noise(at) for at in batch]) if noise else None,
+            temperature,
+            top_p,
+            [ids for at in batch for ids in given.get(at, ())] or None,
         )
+        parts.append(engine.sample(conversation, request))
         if progress:
             progress(len(batch))
     drawn = [at * samples + number for batch in batches for at in batch for number in range(samples)]

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from score_core.config.runtime import Launch
 from score_core.rl import logprobs
 from tasks.runner.launch import command
 from tasks.runner.processes import end_with_parent
+from tests.configs import runtime
 from tests.rank import KINDS, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,13 +34,15 @@ def alone(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as restored:
         restored.setattr(logprobs, "CHUNK", logprobs.CHUNK)  # which training sets
-        train(small_run, work, Launch(strategy="single"))
+        train(small_run, work, runtime(launch={"strategy": "single"}).launch)
     return work
 
 
 def start(run: Path, work: Path, strategy: str) -> subprocess.Popen[str]:
     """Training with two processes."""
-    line = command("tests.rank", [str(run), str(work)], Launch(strategy=strategy, processes=2))
+    line = command(
+        "tests.rank", [str(run), str(work)], runtime(launch={"strategy": strategy, "processes": 2}).launch
+    )
     return subprocess.Popen(
         line,
         cwd=ROOT,

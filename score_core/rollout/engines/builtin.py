@@ -10,30 +10,12 @@ token by inverting the distribution function. What a trajectory samples therefor
 how trajectories are batched or spread over processes.
 """
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from score_core.rollout.conversation import Conversation
-from score_core.rollout.engines.engine import Sampled
-
-
-def _in_evaluation_mode(sample: Callable[..., Sampled]) -> Callable[..., Sampled]:
-    @wraps(sample)
-    def wrapped(self: "BuiltinEngine", *args: Any, **kwargs: Any) -> Sampled:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            return sample(self, *args, **kwargs)
-        finally:
-            self.model.train(was_training)
-
-    return wrapped
+from score_core.rollout.engines.engine import Request, Sampled
 
 
 class BuiltinEngine:
@@ -58,39 +40,36 @@ class BuiltinEngine:
         self._model = model
 
     @torch.no_grad()
-    @_in_evaluation_mode
-    def sample(
-        self,
-        conversation: Conversation,
-        prompts: Sequence[list[int]],
-        attempts: int,
-        *,
-        samples: int = 1,
-        noise: np.ndarray | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        given: Sequence[list[int]] | None = None,
-    ) -> Sampled:
+    def sample(self, conversation: Conversation, request: Request) -> Sampled:
         """See `Engine.sample`."""
-        count, device = len(prompts) * samples, self.device
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            return self._sample(conversation, request)
+        finally:
+            self.model.train(was_training)
+
+    def _sample(self, conversation: Conversation, request: Request) -> Sampled:
+        count, device = request.count, self.device
         limit = conversation.settings.max_new_tokens
         decoder = _Decoder(self.model, conversation.end_ids[0])
+        noise = request.noise
         uniform = None if noise is None else torch.as_tensor(noise, dtype=torch.float64, device=device)
         end_ids = torch.tensor(conversation.end_ids, device=device)
 
         dialogues: list[list[tuple[list[int], int]]] = [
-            [(prompt, 0)] for prompt in prompts for _ in range(samples)
+            [(prompt, 0)] for prompt in request.prompts for _ in range(request.samples)
         ]
         truncated: list[list[bool]] = [[] for _ in range(count)]
-        logp_NT = torch.zeros(count, attempts, device=device)
-        logits = decoder.feed(list(prompts))
-        if samples > 1:
-            decoder.repeat(samples)
-            logits = logits.repeat_interleave(samples, dim=0)
+        logp_NT = torch.zeros(count, request.attempts, device=device)
+        logits = decoder.feed(list(request.prompts))
+        if request.samples > 1:
+            decoder.repeat(request.samples)
+            logits = logits.repeat_interleave(request.samples, dim=0)
 
-        for attempt in range(1, attempts + 1):
-            if attempt == 1 and given is not None:
-                answers, pending = list(given), list(given)
+        for attempt in range(1, request.attempts + 1):
+            if attempt == 1 and request.given is not None:
+                answers, pending = list(request.given), list(request.given)
             else:
                 drawn: list[Tensor] = []
                 alive = torch.ones(count, dtype=torch.bool, device=device)
@@ -98,7 +77,7 @@ class BuiltinEngine:
                     if position:
                         logits = decoder.step(drawn[-1])
                     u = None if uniform is None else uniform[:, attempt - 1, position]
-                    token, logp = choose(logits, u, temperature, top_p)
+                    token, logp = choose(logits, u, request.temperature, request.top_p)
                     logp_NT[:, attempt - 1] += logp * alive
                     drawn.append(torch.where(alive, token, -1))
                     alive = alive & ~torch.isin(token, end_ids)
@@ -111,7 +90,7 @@ class BuiltinEngine:
             for row, answer in enumerate(answers):
                 dialogues[row].append((answer, attempt))
                 truncated[row].append(bool(answer) and answer[-1] not in conversation.end_ids)
-            if attempt < attempts:
+            if attempt < request.attempts:
                 following = [conversation.continuation(answer) for answer in answers]
                 for row, ids in enumerate(following):
                     dialogues[row].append((ids, 0))

@@ -14,6 +14,33 @@ from score_core.rollout.trajectories import Segments
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is to be sampled: `attempts` attempts for each of the prompts, `samples` times.
+
+    Attributes:
+        prompts: ids of the first prompts, of any lengths.
+        noise: (N, attempts, M) numbers in [0, 1), N = len(prompts) * samples, a prompt's trajectories
+            next to each other. None decodes greedily.
+        temperature: divides the logits.
+        top_p: keeps the most probable tokens up to this mass; for evaluation only.
+        given: first attempts to use instead of sampling them, N lists of ids.
+    """
+
+    prompts: Sequence[list[int]]
+    attempts: int
+    samples: int = 1
+    noise: np.ndarray | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    given: Sequence[list[int]] | None = None
+
+    @property
+    def count(self) -> int:
+        """N, the number of dialogues."""
+        return len(self.prompts) * self.samples
+
+
+@dataclass(frozen=True)
 class Sampled:
     """N dialogues of T attempts, those of a prompt next to each other.
 
@@ -39,25 +66,5 @@ class Engine(Protocol):
     def load(self, model: PreTrainedModel) -> None:
         """Takes the weights to sample from; all of them are there until the next call."""
 
-    def sample(
-        self,
-        conversation: Conversation,
-        prompts: Sequence[list[int]],
-        attempts: int,
-        *,
-        samples: int = 1,
-        noise: np.ndarray | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        given: Sequence[list[int]] | None = None,
-    ) -> Sampled:
-        """Samples `attempts` attempts for each of the prompts, `samples` times.
-
-        Args:
-            prompts: ids of the first prompts, of any lengths.
-            noise: (N, attempts, M) numbers in [0, 1), N = len(prompts) * samples, a prompt's
-                trajectories next to each other. None decodes greedily.
-            temperature: divides the logits.
-            top_p: keeps the most probable tokens up to this mass; for evaluation only.
-            given: first attempts to use instead of sampling them, N lists of ids.
-        """
+    def sample(self, conversation: Conversation, request: Request) -> Sampled:
+        """Samples what is asked for."""

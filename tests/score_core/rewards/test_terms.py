@@ -4,7 +4,8 @@ import pytest
 
 from score_core.errors import UserError
 from score_core.problems import Problem
-from score_core.rewards.terms import TERMS, Group, Rewards
+from score_core.rewards.group import Group
+from score_core.rewards.terms import TERMS, Rewards
 from tests.reward_section import reward
 
 
