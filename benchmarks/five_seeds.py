@@ -17,6 +17,8 @@ from score_core.files import read_json, replacing
 from tasks.runner.exits import parser_of
 
 MODELS = {"base": "base", "stage1": "Stage I", "score": "SCoRe", "plain": "plain two-turn RL"}
+COLUMNS = ["seed", "model", "n", "accuracy_t1", "accuracy_t2"]
+COLUMNS += ["delta", "delta_low", "delta_high", "delta_i_to_c", "delta_c_to_i"]
 
 
 def read_table(folder: Path) -> pd.DataFrame:
@@ -26,27 +28,18 @@ def read_table(folder: Path) -> pd.DataFrame:
         for model in MODELS:
             metrics = read_json(folder / f"{seed}-{model}.json", made_by=f"evaluate@{seed}-{model}")
             low, high = metrics["ci95"]["delta"]
-            rows.append(
-                {"seed": seed, "model": model}
-                | {key: metrics[key] for key in ("n", "accuracy_t1", "accuracy_t2", "delta")}
-                | {"delta_low": low, "delta_high": high}
-                | {key: metrics[key] for key in ("delta_i_to_c", "delta_c_to_i")}
-            )
-    return pd.DataFrame(rows)
+            rows.append(metrics | {"seed": seed, "model": model, "delta_low": low, "delta_high": high})
+    return pd.DataFrame(rows)[COLUMNS]
 
 
 def by_seed(table: pd.DataFrame) -> str:
     """Attempt 1 / attempt 2 (delta) in percent, a row a seed."""
-    lines = []
-    for seed, rows in table.groupby("seed"):
-        rows = rows.set_index("model")
-        cells = [
-            f"{100 * rows.accuracy_t1[name]:.1f} / {100 * rows.accuracy_t2[name]:.1f} "
-            f"({100 * rows.delta[name]:+.1f})"
-            for name in MODELS
-        ]
-        lines.append([seed, *cells])
-    return markdown(["seed", *MODELS.values()], lines)
+    cells = [
+        f"{100 * row.accuracy_t1:.1f} / {100 * row.accuracy_t2:.1f} ({100 * row.delta:+.1f})"
+        for row in table.itertuples()
+    ]
+    wide = table.assign(cell=cells).pivot(index="seed", columns="model", values="cell")[list(MODELS)]
+    return markdown(["seed", *MODELS.values()], wide.reset_index().to_numpy())
 
 
 def shortfalls(table: pd.DataFrame) -> list[str]:
@@ -75,10 +68,9 @@ def main() -> None:
     verdict = "\n".join(shortfalls(table)) or "Every seed shows what the embedded default promises."
     text = f"{by_seed(table)}\n\n{verdict}\n"
     print(text)
-    with replacing(given.output.with_suffix(".csv")) as temporary:
-        table.to_csv(temporary, index=False)
-    with replacing(given.output.with_suffix(".md")) as temporary:
-        temporary.write_text(text)
+    for suffix, content in ((".csv", table.to_csv(index=False)), (".md", text)):
+        with replacing(given.output.with_suffix(suffix)) as temporary:
+            temporary.write_text(content)
 
 
 if __name__ == "__main__":

@@ -21,27 +21,18 @@ COMMANDS = {"dvc repro": ("dvc", "repro"), "flow": ("python", "-m", "flows.repro
 TURNS = 3
 
 
-def clean(checkout: Checkout) -> None:
-    """Removes all results, as if nothing had ever run."""
-    checkout.git("clean", "-fdxq", "--exclude", ".prefect")
-    checkout.git("checkout", "-q", "dvc.lock", "metrics")
-
-
-def seconds(checkout: Checkout, command: tuple[str, ...]) -> float:
-    """How long a command takes, which must succeed."""
-    began = time.monotonic()
-    checkout.run(*command)
-    return time.monotonic() - began
-
-
 def measure(checkout: Checkout) -> pd.DataFrame:
     """One row per run: turn, command, what there was to do, seconds."""
     rows = []
     for turn in range(TURNS):
         for name, command in COMMANDS.items():
-            clean(checkout)
+            # All results go, as if nothing had ever run.
+            checkout.git("clean", "-fdxq", "--exclude", ".prefect")
+            checkout.git("checkout", "-q", "dvc.lock", "metrics")
             for done in ("all run", "all up to date"):
-                rows.append((turn, name, done, round(seconds(checkout, command), 2)))
+                began = time.monotonic()
+                checkout.run(*command)
+                rows.append((turn, name, done, round(time.monotonic() - began, 2)))
                 print(*rows[-1], flush=True)
     return pd.DataFrame(rows, columns=["turn", "command", "done", "seconds"])
 
@@ -53,7 +44,7 @@ def table(measured: pd.DataFrame) -> str:
     medians["ratio"] = medians["flow"] / medians["dvc repro"]
     shown = medians[["dvc repro", "flow", "per stage", "ratio"]]
     header = ["", "`dvc repro`, s", "flow, s", "overhead per stage, s", "ratio"]
-    return markdown(header, [[done, *(f"{value:.1f}" for value in row)] for done, row in shown.iterrows()])
+    return markdown(header, shown.round(1).reset_index().to_numpy())
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from score_core.report.inputs import read_inputs
+from score_core.report.plots import write_png
 from tasks import report
 from tasks.runner.exits import exit_code, parser_of
 from tasks.runner.pipeline import read_pipeline
@@ -20,14 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     shown = argparse.ArgumentParser()
     report.add_arguments(shown)
     given = shown.parse_args(read_pipeline()["report"]["cmd"].split()[3:])
-
-    def work() -> None:
-        from score_core.report.inputs import read_inputs
-        from score_core.report.plots import write_png
-
-        write_png(output, read_inputs(given.evaluated, given.trained))
-
-    return exit_code("readme_figure", work)
+    return exit_code("readme_figure", lambda: write_png(output, read_inputs(given.evaluated, given.trained)))
 
 
 if __name__ == "__main__":
