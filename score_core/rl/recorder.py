@@ -29,9 +29,7 @@ class Recorder(TrainerCallback):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("".join(map(_line, state.log_history)))
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         """Called by the Trainer with what it logs, which is the latest entry of its history."""
         if state.is_world_process_zero:
             with self.path.open("a") as file:
@@ -66,9 +64,7 @@ class Progress(TrainerCallback):
                 total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", mininterval=1
             )
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         """Brings the line up to date."""
         if self.bar is None or logs is None:
             return

@@ -11,7 +11,6 @@ import torch
 from transformers import (
     PrinterCallback,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
     set_seed,
 )
@@ -219,20 +218,17 @@ class Best(TrainerCallback):
     """
 
     def __init__(self, settings: Training) -> None:
-        self.select = settings.select
+        self.select, self.last = settings.select, f"eval_accuracy_t{settings.attempts}"
         self.reward = float("-inf")
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         """Looks at each validation; weights are only ever kept there."""
         logs = logs or {}
         if "loss" in logs:
             self.reward = sum(value for key, value in logs.items() if key.startswith("reward_t"))
         if self.select == "last" or "eval_delta" not in logs or state.global_step == 0:
             return
-        last = max(key for key in logs if key.startswith("eval_accuracy_t"))
-        value = logs[last] if self.select == "validation_accuracy" else self.reward
+        value = logs[self.last] if self.select == "validation_accuracy" else self.reward
         if state.best_metric is None or value > state.best_metric:
             state.best_metric, state.best_global_step = value, state.global_step
             control.should_save = True
