@@ -16,7 +16,7 @@ from score_core.config.runtime import Launch
 from score_core.distributed import rank
 from score_core.problems import read_problems
 from score_core.rl import logprobs
-from tasks.runner.command_line import _leave
+from tasks.runner.exits import leave
 from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
@@ -62,4 +62,4 @@ if __name__ == "__main__":
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])
     asked = Launch.model_construct(strategy=strategy, processes=processes // machines, machines=machines)
     train(Path(sys.argv[1]), Path(sys.argv[2]), asked)
-    _leave()  # as a stage's processes end
+    leave()  # as a stage's processes end
