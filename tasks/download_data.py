@@ -7,13 +7,15 @@ problems come from and what became of every row left out.
 """
 
 import argparse
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
+from score_core.checkpointing.fingerprint import tree_digests
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.files import replacing, write_json
+
+LEFT_OUT = ("quarantined", "duplicates", "dropped_answers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +40,8 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
             "seed": config.seed,
             "reward": config.reward.model_dump(include={"extractor", "matcher", "marker"}),
             "counts": {split: len(prepared.splits[split]) for split in SPLITS},
-            "sha256": {
-                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in sorted(folder.glob("*.parquet"))
-            },
-            "quarantined": [asdict(row) for row in prepared.quarantined],
-            "duplicates": [asdict(row) for row in prepared.duplicates],
-            "dropped_answers": [asdict(row) for row in prepared.dropped_answers],
+            "sha256": tree_digests(folder),
+            **{kind: [asdict(row) for row in getattr(prepared, kind)] for kind in LEFT_OUT},
         }
         write_json(folder / "manifest.json", manifest)
 

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from score_core.config.data import AdditionData
-from score_core.config.model import AdditionModel, HubModel, LocalModel
+from score_core.config.model import AdditionModel, HubModel, LocalModel, TinyModel
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.files import replacing
@@ -30,25 +30,20 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
 
 
 def _make(config: Config, folder: Path) -> None:
-    model = config.used_model
-    if isinstance(model, AdditionModel):
-        from score_core.embedded import addition_model
+    from score_core.embedded import addition_model, tiny_model
+    from score_core.models.folders import copy_local_model, fetch_hub_model
+    from score_core.seeding import derive_seed
 
-        assert isinstance(config.data, AdditionData)  # `Config` refuses anything else
-        addition_model.build(model, config.data, config.seed, folder)
-    elif isinstance(model, HubModel):
-        from score_core.models.folders import fetch_hub_model
-
-        fetch_hub_model(model.path, model.revision, folder)
-    elif isinstance(model, LocalModel):
-        from score_core.models.folders import copy_local_model
-
-        copy_local_model(Path(model.path), folder)
-    else:
-        from score_core.embedded import tiny_model
-        from score_core.seeding import derive_seed
-
-        tiny_model.build(model.family, derive_seed(config.seed, "tiny_model"), folder)
+    match config.used_model:
+        case AdditionModel() as model:
+            assert isinstance(config.data, AdditionData)  # `Config` refuses anything else
+            addition_model.build(model, config.data, config.seed, folder)
+        case HubModel(path=path, revision=revision):
+            fetch_hub_model(path, revision, folder)
+        case LocalModel(path=path):
+            copy_local_model(Path(path), folder)
+        case TinyModel(family=family):
+            tiny_model.build(family, derive_seed(config.seed, "tiny_model"), folder)
 
 
 def _check(folder: Path, source: object) -> None:

@@ -9,6 +9,7 @@ from its last checkpoint in .runs/train_STAGE/.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from score_core.config.runtime import Runtime
@@ -19,26 +20,14 @@ from tasks.runner.pipeline import code_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which stage, and every path."""
+    file = partial(parser.add_argument, type=Path, required=True)
+    named = "the section of the parameters to train by, e.g. stage1; also names the run"
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the trained model: a folder to write")
-    parser.add_argument(
-        "--name",
-        type=run_name,
-        required=True,
-        metavar="STAGE",
-        help="the section of the parameters to train by, e.g. stage1; also names the run",
-    )
-    parser.add_argument("--start", type=Path, required=True, metavar="FOLDER", help="the model to train")
-    parser.add_argument(
-        "--reference",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="the model that the KL is measured from, and that adapters sit on",
-    )
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the prepared splits")
-    parser.add_argument(
-        "--metrics", type=Path, required=True, metavar="METRICS", help="how the files of metrics begin"
-    )
+    parser.add_argument("--name", type=run_name, required=True, metavar="STAGE", help=named)
+    file("--start", metavar="FOLDER", help="the model to train")
+    file("--reference", metavar="FOLDER", help="what the KL is measured from, and adapters sit on")
+    file("--data", metavar="FOLDER", help="the prepared splits")
+    file("--metrics", metavar="METRICS", help="how the files of metrics begin")
 
 
 def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:

@@ -17,14 +17,11 @@ TRAINED = stages_of("train")[-1]
 MARK = "score_export.json"
 
 
-def export(model: Path, card: Path, output: Path, force: bool = False) -> str | None:
-    """Copies `model`, with `card` as its README.md, to `output`; all of it or nothing.
+def export(model: Path, card: Path, output: Path, force: bool = False) -> None:
+    """Copies `model`, with `card` as its README.md, to `output`, all of it or nothing; prints how to load it.
 
     Args:
         force: replace a folder that no export made.
-
-    Returns:
-        None for a full model, or what its adapter calls its base model.
 
     Raises:
         UserError: an input is missing, or `output` is not ours to replace.
@@ -35,14 +32,13 @@ def export(model: Path, card: Path, output: Path, force: bool = False) -> str | 
     adapter = model / "adapter_config.json"
     base = read_json(adapter, TRAINED)["base_model_name_or_path"] if adapter.is_file() else None
 
-    output = output.resolve()
-    _check_replaceable(output, model.resolve(), force)
-    with replacing(output) as temporary:
+    _check_replaceable(output.resolve(), model.resolve(), force)
+    with replacing(output.resolve()) as temporary:
         # Contents only: files that DVC linked from its cache are read-only, and copies need not be.
         shutil.copytree(model, temporary, copy_function=shutil.copyfile)
         shutil.copyfile(card, temporary / "README.md")
         write_json(temporary / MARK, {"made_by": "tasks.commands.export", "from": str(model)})
-    return base
+    print(_how_to_load(output, base))
 
 
 def _check_replaceable(output: Path, model: Path, force: bool) -> None:
@@ -63,8 +59,7 @@ def _check_replaceable(output: Path, model: Path, force: bool) -> None:
         )
 
 
-def how_to_load(output: Path, base: str | None) -> str:
-    """What to type in Python."""
+def _how_to_load(output: Path, base: str | None) -> str:
     what, library, loader = "model and card. To load it", "transformers", "AutoModelForCausalLM"
     if base is not None:
         what = f"a LoRA adapter and its card, no full model. Its base is {base}. To load both"
@@ -87,12 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("export"), help="the folder to write (export)")
     parser.add_argument("--force", action="store_true", help="replace a folder that no export made")
     given = parser.parse_args(arguments)
-
-    def work() -> None:
-        base = export(given.model, given.card, given.output, given.force)
-        print(how_to_load(given.output, base))
-
-    return exit_code("export", work)
+    return exit_code("export", lambda: export(given.model, given.card, given.output, given.force))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ when it is 2.
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from score_core.errors import UserError, nearest
+from score_core.errors import UserError, unknown_name
 from tasks.runner.exits import exit_code, parser_of
 
 CONF = Path("conf")
@@ -34,12 +33,8 @@ def check_known(name: str, conf: Path = CONF) -> None:
     Raises:
         UserError: with the nearest name and the list.
     """
-    known = profiles(conf)
-    if name not in known:
-        raise UserError(
-            f"profile {name}: there is no {conf}/profile/{name}.yaml; {nearest(name, known)}Known are "
-            f"{', '.join(known)}."
-        )
+    if name not in profiles(conf):
+        raise unknown_name(f"{conf}/profile", name, profiles(conf))
 
 
 def compose(overrides: list[str], conf: Path = CONF) -> str:
@@ -75,21 +70,20 @@ def check_nothing_lost(root: Path = Path()) -> None:
 
 
 def _in_git(root: Path) -> bool:
-    """Whether this very `params.yaml` is in HEAD or in any of DVC's experiments."""
-    listed = _git(root, "for-each-ref", "--format=%(objectname)", "refs/exps")
-    revisions = ["HEAD", *listed.split()]
-    wanted = _git(root, "hash-object", str(PARAMS)).strip()
-    blobs = _git(root, "cat-file", "--batch-check", stdin="".join(f"{rev}:./{PARAMS}\n" for rev in revisions))
-    return bool(wanted) and wanted in {line.split()[0] for line in blobs.splitlines()}
+    """Whether any commit has this very `params.yaml`; DVC's experiments are commits."""
+    content = _git(root, "hash-object", str(PARAMS))
+    return bool(
+        content and _git(root, "log", "-1", "-m", "--all", f"--find-object={content}", "--", str(PARAMS))
+    )
 
 
-def _git(root: Path, *arguments: str, stdin: str = "") -> str:
+def _git(root: Path, *arguments: str) -> str:
     """What git says; nothing where there is no git or no repository."""
     try:
-        answer = subprocess.run(["git", *arguments], cwd=root, input=stdin, capture_output=True, text=True)
+        answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
     except OSError:
         return ""
-    return answer.stdout if answer.returncode == 0 else ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 def _composed(text: str, conf: Path) -> str | None:
@@ -105,17 +99,12 @@ def _edits(composed: str | None, text: str) -> str:
     """What differs from the profile that the file names, e.g. ` (stage2.alpha: 3.0 is now 5.0)`."""
     if composed is None:
         return ""
-    was, now = _flat(yaml.safe_load(composed)), _flat(yaml.safe_load(text))
-    changed = [key for key in {**was, **now} if was.get(key) != now.get(key)]
-    shown = [f"{key}: {was.get(key)} is now {now.get(key)}" for key in changed[:3]]
+    from dvc.utils.diff import diff
+
+    was, now = ({PARAMS: {"data": yaml.safe_load(content)}} for content in (composed, text))
+    changed = sorted(diff(was, now).get(PARAMS, {}).items(), key=str)  # DVC gives them in any order
+    shown = [f"{key}: {change['old']} is now {change['new']}" for key, change in changed[:3]]
     return f" ({', '.join(shown)}{', ...' if len(changed) > 3 else ''})" if shown else ""
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in section.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def main(arguments: list[str] | None = None) -> int:

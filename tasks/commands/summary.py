@@ -33,12 +33,8 @@ def _percent(model: dict[str, Any], key: str) -> str:
     return f"{value} [{', '.join(interval)}]" if interval else value
 
 
-def main() -> int:
-    """The command line; returns the exit code."""
-    return exit_code("summary", _print_summary)
-
-
-def _print_summary() -> None:
+def print_summary() -> None:
+    """Prints the table, and where the report is."""
     evaluated = {file: stage for stage in stages_of("evaluate") for file in outputs_of(stage, "metrics")}
     metrics = {file.stem: read_json(file, made_by=stage) for file, stage in evaluated.items()}
     count = min(model["n"] for model in metrics.values())
@@ -50,4 +46,4 @@ def _print_summary() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("summary", print_summary))

@@ -83,8 +83,20 @@ def converse(ask: Ask, example: str | None) -> None:
                 print(f"error: {error}", file=sys.stderr)
 
 
-def run(given: argparse.Namespace, ask: Ask) -> None:
+def run(given: argparse.Namespace) -> None:
     """Shows what the command line asks for."""
+    config, runtime = read_configuration(given)
+    folders = (given.base, given.trained)
+    for folder, stage in zip(folders, MODELS.values(), strict=True):
+        check_model_made(folder, stage)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars would stand between the answers
+    from score_core.evaluation.evaluate import Evaluator  # loads torch
+
+    models = cache(lambda: [Evaluator(folder, config, runtime, given.base) for folder in folders])
+
+    def ask(problems: list[Problem]) -> list["pd.DataFrame"]:
+        return [model.evaluate(problems, show_progress=False) for model in models()]
+
     if given.problem is not None:
         show([TYPED(given.problem)], ask)
     elif given.test is not None:
@@ -111,19 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.test is not None and given.test < 1:
         parser.error(f"argument --test: expected a number from 1, found {given.test}")
-
-    def work() -> None:
-        config, runtime = read_configuration(given)
-        folders = (given.base, given.trained)
-        for folder, stage in zip(folders, MODELS.values(), strict=True):
-            check_model_made(folder, stage)
-        os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars would stand between the answers
-        from score_core.evaluation.evaluate import Evaluator  # loads torch
-
-        models = cache(lambda: [Evaluator(folder, config, runtime, given.base) for folder in folders])
-        run(given, lambda problems: [one.evaluate(problems, show_progress=False) for one in models()])
-
-    return exit_code("try_it", work)
+    return exit_code("try_it", lambda: run(given))
 
 
 if __name__ == "__main__":

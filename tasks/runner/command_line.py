@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from score_core.config.parsing import load_config, load_runtime
@@ -123,12 +123,11 @@ def run_name(text: str) -> str:
 
 
 def _locks(stage: str, runtime: Runtime, accelerated: bool) -> AbstractContextManager[None]:
-    """The locks of a stage; those of many processes are held by what has started them on the machine."""
-    if ENDING in os.environ or (accelerated and runtime.launch.through is not None):
-        return nullcontext()
+    # Those of many processes are held by what has started them on the machine.
+    above = ENDING in os.environ or (accelerated and runtime.launch.through is not None)
     # Machines that run a stage together may share the checkout, and the first one's lock is enough.
     together = accelerated and runtime.launch.machine_rank > 0
-    return exclusive(stage, None if together else RUNS / stage, accelerated)
+    return exclusive(stage, None if above or together else RUNS / stage, accelerated and not above)
 
 
 def _set_up_logging(stage: str, runtime: Runtime) -> None:

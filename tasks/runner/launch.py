@@ -18,12 +18,15 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
+import torch
 
 from score_core.config.parsing import LAUNCH_PREFIX, Config
 from score_core.config.runtime import Launch, Runtime
+from score_core.errors import UserError
 from tasks.runner.exits import ENDING
 from tasks.runner.processes import Child
 
@@ -51,8 +54,6 @@ def launch(
     if runtime.launch.through is not None:
         line = [*shlex.split(runtime.launch.through), sys.executable, "-m", module, *arguments]
         sys.exit(_supervise(line, {f"{LAUNCH_PREFIX}THROUGH": "null"}, None))
-    from tasks.runner.launch_checks import check_launch, resolve
-
     settings = resolve(runtime.launch)
     if section is None:
         strategy = "ddp" if settings.world_size > 1 else "single"
@@ -63,6 +64,72 @@ def launch(
     # The Trainer would take every GPU that it sees.
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return runtime.model_copy(update={"launch": settings})
+
+
+def resolve(launch: Launch) -> Launch:
+    """The same with `auto` and nulls replaced by what this machine has."""
+    gpus = torch.cuda.device_count()
+    processes = 1 if launch.strategy == "single" else launch.processes or max(1, gpus)
+    strategy = launch.strategy
+    if strategy == "auto":
+        strategy = "ddp" if processes * launch.machines > 1 else "single"
+    return launch.model_copy(update={"strategy": strategy, "processes": processes})
+
+
+def check_launch(config: Config, launch: Launch, section: str | None) -> None:
+    """Refuses what cannot work, before anything is started.
+
+    Args:
+        launch: as `resolve` returns it.
+        section: the section of params.yaml of a stage that trains; None for an evaluation, which runs as
+            ddp or in one process.
+
+    Raises:
+        UserError: with the reason and the remedy.
+    """
+    gpus, total = torch.cuda.device_count(), launch.world_size
+    where = f"runtime.yaml: launch.strategy: {launch.strategy}"
+    if gpus and (launch.processes or 1) > gpus:
+        raise UserError(
+            f"runtime.yaml: launch.processes: {launch.processes} processes and {gpus} visible GPUs; each "
+            "needs one of its own; lower it, or use null for all of them."
+        )
+    if launch.strategy == "ddp" and total == 1:
+        raise UserError(f"{where} of one process is single; use single or auto, or more processes.")
+    if launch.strategy == "fsdp2" and not gpus:
+        raise UserError(f"{where} needs GPUs and none is visible; on CPUs use ddp, zero2 or zero3.")
+    if launch.strategy.startswith("zero") and find_spec("deepspeed") is None:
+        raise UserError(f"{where} needs deepspeed, which is not installed; `make setup` installs it.")
+    if launch.mixed_precision is not None and launch.strategy not in ("single", "ddp") and not gpus:
+        raise UserError(
+            f"{where} with launch.mixed_precision: {launch.mixed_precision} needs GPUs and none is visible; "
+            "on CPUs use ddp, or mixed_precision: null."
+        )
+    packed = "params.yaml: model.quantize: nf4"
+    if config.quantize and launch.strategy in ("zero3", "fsdp2"):
+        raise UserError(
+            f"{packed}: 4-bit weights are not split by {launch.strategy}; they are a quarter of the size, so "
+            "use ddp or zero2, which hold all of them on every GPU."
+        )
+    if config.quantize and find_spec("bitsandbytes") is None:
+        remedy = "`pip install -r requirements-4bit.txt`, or quantize: null"
+        raise UserError(f"{packed}: bitsandbytes is not installed; {remedy}.")
+    if config.quantize and not gpus:
+        raise UserError(f"{packed}: 4-bit weights need a GPU and none is visible; use quantize: null.")
+    if section is None:
+        return
+    if launch.strategy.startswith("zero") and (config.dtype, launch.mixed_precision) == ("bfloat16", None):
+        raise UserError(
+            f"{where} with model.dtype: bfloat16 needs launch.mixed_precision: bf16, with which it keeps "
+            "float32 copies of the trained weights; set it, or use another strategy."
+        )
+    prompts = config.stage(section).prompts_per_step
+    if prompts % total:
+        raise UserError(
+            f"params.yaml: {section}: prompts_per_step: {prompts} is not divisible by the {total} processes "
+            "of runtime.yaml, which share a step's problems evenly; use another number of processes "
+            f"({', '.join(str(n) for n in range(1, prompts + 1) if prompts % n == 0)})."
+        )
 
 
 def command(module: str, arguments: list[str], launch: Launch) -> list[str]:

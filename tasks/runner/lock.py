@@ -32,12 +32,9 @@ def exclusive(holder: str, folder: Path | None, accelerated: bool, log: Log = lo
         accelerated: whether it uses accelerators where there are some; each has a lock on this machine.
         log: says who is waited for.
     """
-    devices = accelerators() if accelerated else []
     # The checkout's first and the machine's in order, so that no two processes wait for each other.
-    files = [
-        *([folder / "lock"] if folder else []),
-        *(MACHINE / f"{device}.lock" for device in sorted(devices)),
-    ]
+    files = [folder / "lock"] if folder else []
+    files += [MACHINE / f"{device}.lock" for device in sorted(accelerators() if accelerated else [])]
     with ExitStack() as held:
         for file in files:
             held.enter_context(_locked(file, holder, log))

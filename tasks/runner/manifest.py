@@ -53,14 +53,9 @@ def write_manifest(file: Path, given: argparse.Namespace, runtime: Runtime, star
         },
     }
     write_json(file, content)
-    log.info(
-        "done in %.1f s by %d process%s; most memory in one: %.2f GB%s",
-        seconds,
-        len(peaks),
-        "" if len(peaks) == 1 else "es",
-        memory / 1e9,
-        f", {gpu / 1e9:.2f} GB of its GPU's" if gpu else "",
-    )
+    by = "1 process" if len(peaks) == 1 else f"{len(peaks)} processes"
+    most = f"{memory / 1e9:.2f} GB" + (f", {gpu / 1e9:.2f} GB of its GPU's" if gpu else "")
+    log.info("done in %.1f s by %s; most memory in one: %s", seconds, by, most)
 
 
 def _memory_peaks() -> list[tuple[int, int]]:
@@ -78,9 +73,8 @@ def _memory_peaks() -> list[tuple[int, int]]:
 
 def _commit() -> str | None:
     """The commit of the checkout, with `+` if tracked files differ from it; None outside of git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        clean = subprocess.run(["git", "diff", "--quiet", "HEAD"], capture_output=True)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit.stdout.strip() + ("" if clean.returncode == 0 else "+")

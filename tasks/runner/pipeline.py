@@ -22,9 +22,9 @@ CODE = ("score_core", "tasks")
 
 
 @cache
-def read_pipeline(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+def read_pipeline() -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml by name, in its order."""
-    stages: dict[str, dict[str, Any]] = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    stages: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     return stages
 
 
@@ -52,11 +52,7 @@ def outputs_of(stage: str, kind: str = "outs") -> list[Path]:
 
 
 def check_model_made(folder: Path, stage: str) -> None:
-    """Refuses a folder that holds no model, whole or adapter, with the stage that makes one.
-
-    Raises:
-        UserError: neither a model's configuration nor an adapter's is there.
-    """
+    """Raises UserError, with the stage that makes one, if `folder` holds no model, whole or adapter."""
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise UserError(f"{folder}: no model here; run `dvc repro {stage}`, which makes it.")
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from score_core.errors import UserError
 from tasks.commands import summary
 
 
@@ -22,7 +23,7 @@ def test_percent_with_intervals_one_line_a_model(tmp_path, monkeypatch, capsys):
         (tmp_path / "metrics" / f"{name}.json").write_text(json.dumps(metrics(*accuracies)))
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "index.html").touch()
-    assert summary.main() == 0
+    summary.print_summary()
     lines = capsys.readouterr().out.splitlines()
     final = next(line for line in lines if line.startswith("after Stage II "))
     assert final.split("  ")[-5:] == [
@@ -42,10 +43,10 @@ def test_columns_line_up():
 
 
 @pytest.mark.parametrize("found", [None, "{", "{}"])
-def test_missing_metrics_name_the_stage_that_makes_them(tmp_path, monkeypatch, capsys, found):
+def test_missing_metrics_name_the_stage_that_makes_them(tmp_path, monkeypatch, found):
     monkeypatch.chdir(tmp_path)
     if found:
         (tmp_path / "metrics").mkdir()
         (tmp_path / "metrics" / "base.json").write_text(found)
-    assert summary.main() == 2
-    assert "dvc repro evaluate_" in capsys.readouterr().err
+    with pytest.raises(UserError, match="dvc repro evaluate_"):
+        summary.print_summary()

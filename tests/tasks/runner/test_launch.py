@@ -19,8 +19,7 @@ from score_core.config.parsing import load_runtime
 from score_core.config.runtime import Launch
 from score_core.distributed import check_strategy, init_processes
 from score_core.errors import UserError
-from tasks.runner.launch import command
-from tasks.runner.launch_checks import check_launch, resolve
+from tasks.runner.launch import check_launch, command, resolve
 from tasks.runner.pipeline import read_pipeline
 from tests.configs import config, runtime
 
