@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -20,7 +20,6 @@ from score_core.config.runtime import Launch
 from score_core.errors import UserError
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
 
 
 # --------------------------------------------------------------------------------- what is in effect
@@ -102,15 +101,6 @@ def rank() -> int:
 def world() -> int:
     """How many processes there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-def all_gather_objects(item: Item) -> list[Item]:
-    """The items that all processes hand in, by rank, on each of them."""
-    if world() == 1:
-        return [item]
-    items: list[Any] = [None] * world()
-    distributed.all_gather_object(items, item)
-    return items
 
 
 # ---------------------------------------------------------------------------- models in several parts

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config, Evaluation
-from score_core.distributed import all_gather_objects, check_strategy, init_processes, rank, world
+from score_core.distributed import check_strategy, init_processes, rank, world
 from score_core.models.folders import context_limit, end_token_ids, load_model, load_tokenizer
 from score_core.problems import Problem
 from score_core.rewards.grader import Grader
@@ -118,7 +119,7 @@ def attempt_all(
         problems[start : start + settings.batch_size]
         for start in range(0, len(problems), settings.batch_size)
     ]
-    done = all_gather_objects([answer(batch) for batch in batches[rank() :: world()]])
+    done = gather_object([[answer(batch) for batch in batches[rank() :: world()]]])
     tables = [done[number % world()][number // world()] for number in range(len(batches))]
     return pd.DataFrame({name: [cell for table in tables for cell in table[name]] for name in tables[0]})
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from transformers import (
     PrinterCallback,
     TrainerCallback,
@@ -21,7 +22,7 @@ from score_core.checkpointing.fingerprint import fingerprint
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.config.training import Training
-from score_core.distributed import all_gather_objects, check_strategy, rank
+from score_core.distributed import check_strategy, rank
 from score_core.errors import UserError
 from score_core.files import remove, write_json
 from score_core.models.folders import base_of, context_limit, end_token_ids, load_tokenizer
@@ -168,7 +169,7 @@ def train_phase(
     if rank() == 0:
         recorder.publish(folders.metrics)
         summary = summary_of(recorder, kept)
-    return all_gather_objects(summary)[0]
+    return dict(gather_object([summary])[0])
 
 
 def summary_of(recorder: Recorder, kept: int) -> dict[str, Any]:
