@@ -60,6 +60,7 @@ if __name__ == "__main__":
     processes = int(os.environ["WORLD_SIZE"])
     strategy: Any = os.environ["STRATEGY"]
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])
-    asked = Launch.model_construct(strategy=strategy, processes=processes // machines, machines=machines)
+    here = {"strategy": strategy, "processes": processes // machines, "machines": machines}
+    asked = RUNTIME.launch.model_copy(update=here)  # not validated: addresses are the launcher's
     train(Path(sys.argv[1]), Path(sys.argv[2]), asked)
     leave()  # as a stage's processes end

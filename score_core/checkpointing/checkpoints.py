@@ -131,12 +131,9 @@ def size_of(folder: Path) -> int:
 
 def prune_runs(stage_folder: Path, current: str, settings: Checkpointing) -> None:
     """Removes checkpoints of a stage's other runs: all but the newest few, and what is old."""
-    others = sorted(
-        (path for path in stage_folder.glob("*") if FINGERPRINT.fullmatch(path.name)),
-        key=lambda path: path.stat().st_mtime,
-        reverse=True,
-    )
-    others = [path for path in others if path.name != current]
+    runs = (path for path in stage_folder.glob("*") if FINGERPRINT.fullmatch(path.name))
+    others = [path for path in runs if path.name != current]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     if others and not (stage_folder / current).exists():
         log.info(
             "%s: the checkpoints here belong to runs with other parameters, data or code; starting afresh",

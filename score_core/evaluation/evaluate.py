@@ -14,7 +14,7 @@ from score_core.config.schema import Config, Evaluation
 from score_core.distributed import check_strategy, init_processes, rank, world
 from score_core.models.folders import context_limit, end_token_ids, load_model, load_tokenizer
 from score_core.problems import Problem
-from score_core.rewards.grader import Grader
+from score_core.rewards.grader import Graded, Grader
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines import Engine, make_engine
 from score_core.rollout.roll_out import Rollout, roll_out
@@ -134,9 +134,8 @@ def columns_of(rollout: Rollout, problems: Sequence[Problem]) -> dict[str, list[
     for attempt in range(1, len(lengths[0]) + 1):
         suffix, at = f"_t{attempt}", attempt - 1
         columns[f"text{suffix}"] = [row[at] for row in rollout.texts]
-        columns[f"extracted{suffix}"] = [row[at].extracted for row in rollout.verdicts]
-        columns[f"correct{suffix}"] = [row[at].correct for row in rollout.verdicts]
-        columns[f"reward{suffix}"] = [row[at].reward for row in rollout.verdicts]
+        for field in Graded._fields:
+            columns[f"{field}{suffix}"] = [getattr(row[at], field) for row in rollout.verdicts]
         columns[f"tokens{suffix}"] = [row[at] for row in lengths]
         columns[f"truncated{suffix}"] = [row[at] for row in truncated]
     return columns

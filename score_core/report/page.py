@@ -4,6 +4,7 @@ Model text is untrusted and goes through the template's escaping; only our own S
 """
 
 from functools import partial
+from typing import Any
 
 import yaml
 from markupsafe import Markup
@@ -12,7 +13,6 @@ from score_core.config.schema import Config
 from score_core.report import plots
 from score_core.report.comparison import compare, transitions
 from score_core.report.inputs import Inputs
-from score_core.report.provenance import Provenance
 from score_core.report.samples import choose_samples
 from score_core.report.style import palette
 from score_core.report.tables import monitor_rows, parameter_rows
@@ -26,7 +26,7 @@ CURVES = (
 )
 
 
-def render_page(inputs: Inputs, config: Config, provenance: Provenance) -> str:
+def render_page(inputs: Inputs, config: Config, provenance: dict[str, Any]) -> str:
     """The whole page as HTML; equal inputs give equal text."""
     attempts, base, final = inputs.attempts, inputs.base.generations, inputs.final.generations
     places = plots.kept_at(inputs)

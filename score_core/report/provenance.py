@@ -2,27 +2,22 @@
 
 import platform
 import subprocess
-from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "pandas", "math-verify", "matplotlib")
 CODE = ("score_core", "tasks", "prompts", "dvc.yaml")
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Where a page comes from; no times and no machine names, so that equal runs give equal pages."""
+def provenance(root: Path) -> dict[str, Any]:
+    """The `commit` checked out at `root` and the `versions` installed.
 
-    commit: str
-    versions: tuple[tuple[str, str], ...]
-
-
-def provenance(root: Path) -> Provenance:
-    """The commit checked out at `root` and the versions installed."""
+    No times and no machine names, so that equal runs give equal pages.
+    """
     installed = {found.name.lower(): found.version for found in distributions()}
     libraries = ((name, installed.get(name, "not installed")) for name in LIBRARIES)
-    return Provenance(_commit(root), (("Python", platform.python_version()), *libraries))
+    return {"commit": _commit(root), "versions": [("Python", platform.python_version()), *libraries]}
 
 
 def _commit(root: Path) -> str:

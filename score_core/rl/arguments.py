@@ -15,11 +15,10 @@ from score_core.seeding import derive_seed
 def micro_batches(settings: Training, runtime: Runtime, processes: int = 1) -> int:
     """Into how many micro-batches of whole problems a process splits its share: the fewest that fit."""
     problems = settings.prompts_per_step // processes
-    for count in range(1, problems + 1):
-        size = problems // count * settings.samples_per_prompt
-        if problems % count == 0 and size <= runtime.micro_batch_size:
-            return count
-    return problems
+    most = max(1, runtime.micro_batch_size // settings.samples_per_prompt)  # problems at a time
+    return next(
+        count for count in range(1, problems + 1) if problems % count == 0 and problems <= count * most
+    )
 
 
 def training_arguments(

@@ -95,6 +95,4 @@ class Reference:
 
 
 def _load_frozen(config: Config, folder: Path, device: torch.device) -> PreTrainedModel:
-    if config.quantize is None:
-        return load_model(folder, config.dtype)
-    return load_model(folder, config.dtype, device, quantize=config.quantize)
+    return load_model(folder, config.dtype, device if config.quantize else "cpu", quantize=config.quantize)

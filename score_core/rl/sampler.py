@@ -1,4 +1,4 @@
-"""The samples of an optimiser step: K judged trajectories for each of its problems.
+"""What a run of training samples from, and the samples of a step: K judged trajectories for each problem.
 
 Randomness depends on a problem's position in the run alone: not on how positions are batched or spread
 over processes.
@@ -6,6 +6,8 @@ over processes.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +15,47 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from score_core.problems import Problem
+from score_core.rewards.grader import Grader
+from score_core.rl.algorithm import Algorithm
 from score_core.rl.batches import PromptSchedule
-from score_core.rl.stage import Stage
+from score_core.rollout.conversation import Conversation
+from score_core.rollout.engines import Engine
 from score_core.rollout.roll_out import Rollout, roll_out
 from score_core.seeding import stream
 
 OpenModel = Callable[[], AbstractContextManager[PreTrainedModel]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of training.
+
+    Attributes:
+        name: separates its random numbers from others'.
+        seed: what they are derived from.
+        algorithm: the method, with the stage's settings.
+        conversation: what is said in a dialogue.
+        grader: judges attempts.
+        problems: what is trained on.
+        validation: what is answered greedily now and then.
+        engine: samples.
+        sampling_batch_size: trajectories sampled side by side; changes no result.
+    """
+
+    name: str
+    seed: int
+    algorithm: Algorithm
+    conversation: Conversation
+    grader: Grader
+    problems: Sequence[Problem]
+    validation: Sequence[Problem]
+    engine: Engine
+    sampling_batch_size: int
+
+    @property
+    def settings(self) -> Any:
+        """The algorithm's settings."""
+        return self.algorithm.settings
 
 
 class StepSampler:

@@ -35,8 +35,7 @@ from score_core.rl.figures import StepFigures
 from score_core.rl.logprobs import TokenScores, add_token_scoring, attempt_logp, score, score_upto
 from score_core.rl.objective import kl_term, policy_loss
 from score_core.rl.policy import Reference
-from score_core.rl.sampler import StepSampler
-from score_core.rl.stage import Stage
+from score_core.rl.sampler import Stage, StepSampler
 from score_core.rollout.roll_out import Rollout
 
 VALIDATION_KEYS = ("accuracy", "delta", "changed")

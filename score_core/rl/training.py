@@ -32,7 +32,7 @@ from score_core.rl.algorithm import Algorithm
 from score_core.rl.arguments import training_arguments
 from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
-from score_core.rl.stage import Stage
+from score_core.rl.sampler import Stage
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines import make_engine

@@ -11,13 +11,14 @@ from score_core.report.card import render_card
 from score_core.report.inputs import read_inputs
 from score_core.report.page import render_page
 from score_core.report.plots import kept_at
-from score_core.report.provenance import Provenance
 from tests.run_files import config, files, write_run
 from tests.score_core.report.reading_html import MINUS, Page, numbers
 
 PLAIN = {"algorithm": "score_stage2", "alpha": 0.0, "gamma": 0.0, "allow_paid_failure": False}
 HUB = {"data": {"source": "hub"}, "model": {"source": "hub"}}
 TRAINING = {"accuracy", "delta", "reward", "kl", "entropy", "grad_norm"}
+
+PROVENANCE = {"commit": "0123abc", "versions": [("Python", "3.11")]}
 
 
 class Made:
@@ -26,7 +27,9 @@ class Made:
     def __init__(self, root, models, stages, **changes):
         write_run(root, problems=80, models=models, stages=stages)
         self.inputs, settings = read_inputs(*files(root, models, stages)), config(**changes)
-        self.html = render_page(self.inputs, settings, Provenance("0123abc", (("Python", "3.11"),)))
+        self.html = render_page(
+            self.inputs, settings, {"commit": "0123abc", "versions": (("Python", "3.11"),)}
+        )
         self.page = Page(self.html)
         for name in ("first", "retry"):
             prompt = root / "prompts" / "addition" / f"{name}.txt"
@@ -123,7 +126,7 @@ def test_stage_that_knows_no_reward_and_no_kl(tmp_path):
         gone = "^(kl|reward)" if stage == "warmup" else "^kl"
         curve.drop(columns=curve.filter(regex=gone)).to_csv(path, index=False)
     inputs = read_inputs(*files(tmp_path, models, stages))
-    html = render_page(inputs, config(warmup=PLAIN, **HUB), Provenance("0123abc", ()))
+    html = render_page(inputs, config(warmup=PLAIN, **HUB), PROVENANCE)
     drawn = set(re.findall(r'<g id="(\w+)-figure_1"', html))
     assert drawn == TRAINING - {"kl"} | {"transitions2"}
     assert not Page(html).open

@@ -8,11 +8,10 @@ import pytest
 
 from score_core.report.inputs import read_inputs
 from score_core.report.page import render_page
-from score_core.report.provenance import Provenance
 from tests.run_files import MODELS, config, files, make_rows, write_evaluation, write_run
 from tests.score_core.report.reading_html import Page, numbers
 
-PROVENANCE = Provenance("0123abc", (("Python", "3.11"), ("torch", "2")))
+PROVENANCE = {"commit": "0123abc", "versions": [("Python", "3.11"), ("torch", "2")]}
 
 
 def render(root, **changes):

@@ -17,7 +17,7 @@ from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
 from score_core.rl.arguments import training_arguments
 from score_core.rl.objective import Objective, stage_one, stage_two
-from score_core.rl.stage import Stage
+from score_core.rl.sampler import Stage
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.builtin import BuiltinEngine
