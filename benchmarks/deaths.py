@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import markdown
-from benchmarks.victims import PATIENCE, Victim, until
 from tasks.runner.exits import parser_of
 from tests.flows.server import Server
+from tests.victims import PATIENCE, Victim, until
 
 STAGE = "train_stage1"
 TRAINER = ("-m tasks.train", "--name stage1")  # in its command line

@@ -28,8 +28,8 @@ import psutil
 from safetensors.numpy import load
 
 from benchmarks.tables import markdown
-from benchmarks.victims import PATIENCE, Victim, until
 from tasks.runner.exits import parser_of
+from tests.victims import PATIENCE, Victim, until
 
 STAGES = ("train_stage1", "train_stage2")
 SIGNALS = (signal.SIGTERM, signal.SIGKILL)

@@ -22,9 +22,6 @@ from score_core.errors import UserError
 log = logging.getLogger(__name__)
 
 
-# --------------------------------------------------------------------------------- what is in effect
-
-
 def trainer_settings(launch: Launch) -> dict[str, Any]:
     """What `TrainingArguments` must be told so that the launched strategy takes effect.
 
@@ -90,9 +87,6 @@ def in_effect(state: Any) -> str:
     return "single" if kind == DistributedType.NO else "ddp"
 
 
-# ---------------------------------------------------------------------------------- work and results
-
-
 def rank() -> int:
     """This process's number; 0 writes what all have made."""
     return distributed.get_rank() if distributed.is_initialized() else 0
@@ -101,9 +95,6 @@ def rank() -> int:
 def world() -> int:
     """How many processes there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-# ---------------------------------------------------------------------------- models in several parts
 
 
 def keep_float32_scores(accelerator: Accelerator) -> None:

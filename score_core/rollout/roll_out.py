@@ -39,21 +39,20 @@ class Rollout:
     @property
     def rewards_NT(self) -> Tensor:
         """Raw rewards, before any shaping."""
-        rewards = [[verdict.reward for verdict in row] for row in self.verdicts]
-        return torch.tensor(rewards, device=self.logp_NT.device)
+        return self._tensor([[verdict.reward for verdict in row] for row in self.verdicts])
 
     @property
     def correct_NT(self) -> Tensor:
         """Whether the verifier accepts the attempt; what accuracy is made of."""
-        correct = [[verdict.correct for verdict in row] for row in self.verdicts]
-        return torch.tensor(correct, device=self.logp_NT.device)
+        return self._tensor([[verdict.correct for verdict in row] for row in self.verdicts])
 
     @property
     def changed_NT(self) -> Tensor:
         """Whether an attempt's answer is another than the one before it, (N, T - 1)."""
-        answers = [[verdict.extracted for verdict in row] for row in self.verdicts]
-        changed = [[a != b for a, b in pairwise(row)] for row in answers]
-        return torch.tensor(changed, device=self.logp_NT.device)
+        return self._tensor([[a.extracted != b.extracted for a, b in pairwise(row)] for row in self.verdicts])
+
+    def _tensor(self, rows: list[list[bool]] | list[list[float]]) -> Tensor:
+        return torch.tensor(rows, device=self.logp_NT.device)
 
 
 def roll_out(

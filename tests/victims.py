@@ -1,4 +1,4 @@
-"""A checkout whose training is killed, for benchmarks/kill.py and benchmarks/deaths.py."""
+"""A checkout whose training is killed, as benchmarks/kill.py and benchmarks/deaths.py do it."""
 
 import shutil
 import time
