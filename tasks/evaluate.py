@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the prepared splits")
     parser.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="JSON to write")
     parser.add_argument("--generations", type=Path, required=True, metavar="FILE", help="parquet to write")
-    parser.add_argument("--base", type=Path, metavar="FOLDER", help="an adapter's, where it names another")
+    parser.add_argument("--base", type=Path, metavar="FOLDER", help="the model under an adapter")
 
 
 def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:

@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the trained model: a folder to write")
     parser.add_argument("--name", type=run_name, required=True, metavar="STAGE", help=named)
     file("--start", metavar="FOLDER", help="the model to train")
-    file("--reference", metavar="FOLDER", help="what the KL is measured from, and adapters sit on")
+    file("--reference", metavar="FOLDER", help="the model that KL and adapters refer to")
     file("--data", metavar="FOLDER", help="the prepared splits")
-    file("--metrics", metavar="METRICS", help="how the files of metrics begin")
+    file("--metrics", metavar="METRICS", help="path prefix of the metrics files")
 
 
 def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:

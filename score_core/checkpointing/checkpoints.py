@@ -136,7 +136,8 @@ def prune_runs(stage_folder: Path, current: str, settings: Checkpointing) -> Non
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     if others and not (stage_folder / current).exists():
         log.info(
-            "%s: the checkpoints here belong to runs with other parameters, data or code; starting afresh",
+            "%s: starting afresh; the checkpoints here are of runs with other parameters, data or code "
+            "(after an update: docs/changes.md)",
             stage_folder,
         )
     oldest = time.time() - settings.keep_days * DAY

@@ -116,8 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument("--test", metavar="N", type=int, nargs="?", const=1, help="draw N test problems (1)")
     base, trained = (outputs_of(stage)[0] for stage in MODELS.values())
     data = outputs_of("download_data")[0]
-    parser.add_argument("--base", type=Path, default=base, help=f"the one model ({base})")
-    parser.add_argument("--trained", type=Path, default=trained, help=f"the other ({trained})")
+    parser.add_argument("--base", type=Path, default=base, help=f"the model on the left ({base})")
+    parser.add_argument("--trained", type=Path, default=trained, help=f"the model on the right ({trained})")
     parser.add_argument("--data", type=Path, default=data, help=f"the prepared splits ({data})")
     add_configuration(parser)
     given = parser.parse_args(arguments)
