@@ -99,11 +99,11 @@ def _edits(composed: str | None, text: str) -> str:
     """What differs from the profile that the file names, e.g. ` (stage2.alpha: 3.0 is now 5.0)`."""
     if composed is None:
         return ""
-    from dvc.utils.diff import diff
+    import pandas as pd
 
-    was, now = ({PARAMS: {"data": yaml.safe_load(content)}} for content in (composed, text))
-    changed = sorted(diff(was, now).get(PARAMS, {}).items(), key=str)  # DVC gives them in any order
-    shown = [f"{key}: {change['old']} is now {change['new']}" for key, change in changed[:3]]
+    was, now = (pd.json_normalize(yaml.safe_load(one)).to_dict("records")[0] for one in (composed, text))
+    changed = sorted(key for key in {**was, **now} if was.get(key) != now.get(key))
+    shown = [f"{key}: {was.get(key)} is now {now.get(key)}" for key in changed[:3]]
     return f" ({', '.join(shown)}{', ...' if len(changed) > 3 else ''})" if shown else ""
 
 
