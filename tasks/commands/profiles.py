@@ -70,11 +70,10 @@ def check_nothing_lost(root: Path = Path()) -> None:
 
 
 def _in_git(root: Path) -> bool:
-    """Whether any commit has this very `params.yaml`; DVC's experiments are commits."""
+    """Whether this very `params.yaml` is in HEAD or in any of DVC's experiments."""
+    revisions = ["HEAD", *_git(root, "for-each-ref", "--format=%(objectname)", "refs/exps").split()]
     content = _git(root, "hash-object", str(PARAMS))
-    return bool(
-        content and _git(root, "log", "-1", "-m", "--all", f"--find-object={content}", "--", str(PARAMS))
-    )
+    return bool(content) and any(_git(root, "rev-parse", f"{one}:./{PARAMS}") == content for one in revisions)
 
 
 def _git(root: Path, *arguments: str) -> str:
