@@ -1,7 +1,5 @@
 """Right or wrong: verdicts, several references, the reading of gold answers, names, speed."""
 
-import time
-
 import pytest
 
 from score_core.answers.extractors import EXTRACTORS
@@ -126,12 +124,9 @@ def test_an_extractor_and_a_matcher_are_added_in_one_line_each(monkeypatch):
     assert verify("Paris it is", "paris", extractor="first_word", matcher="case") == Verdict("paris", True)
 
 
-def test_verifying_a_step_of_short_texts_takes_milliseconds():
+def test_a_whole_step_of_texts_is_verified_at_once():
     texts = [str(number * 7919 % 999_983) for number in range(1024)]
     references = [(text,) for text in texts]
     embedded = verifier("last_integer", "integer")
-    embedded.verify_all(texts, references)
-    started = time.perf_counter()
-    verdicts = embedded.verify_all(texts, references)
-    assert time.perf_counter() - started < 0.1  # about 2 ms where nothing else runs
-    assert all(verdict.correct for verdict in verdicts)
+    assert all(verdict.correct for verdict in embedded.verify_all(texts, references))
+    assert not any(verdict.correct for verdict in embedded.verify_all(texts, references[1:] + references[:1]))
