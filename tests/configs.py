@@ -12,6 +12,7 @@ import yaml
 
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import parse_config, parse_runtime
+from score_core.config.reward import Reward
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 
@@ -41,6 +42,11 @@ def config(**sections: Any) -> Config:
         UserError: as for a params.yaml with these values, which is called `test`.
     """
     return parse_config(content(**sections), SETTINGS, "test")
+
+
+def reward(**changes: Any) -> Reward:
+    """A valid section `reward` with `changes`, for what reads nothing else."""
+    return config(reward=changes).reward
 
 
 def runtime(**settings: Any) -> Runtime:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 
 from score_core.algorithms import make_algorithm
 from score_core.checkpointing.fingerprint import fingerprint
@@ -17,7 +18,7 @@ from score_core.evaluation.evaluate import Evaluator
 from score_core.problems import Problem, write_problems
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.training import Folders, train
-from tests.configs import config, runtime
+from tests.configs import ROOT, config, runtime
 
 RUNTIME = runtime(threads=1)
 CODE = [Path(__file__)]  # any: no test here changes the code it trains with
@@ -104,3 +105,20 @@ def evaluate(
 ) -> pd.DataFrame:
     """The answers of the model in `folder`, as `tasks.evaluate` has them."""
     return Evaluator(folder, config, runtime).evaluate(problems)
+
+
+def lay_out(folder: Path, run: Path) -> None:
+    """Makes `folder` like a checkout, with the prompts and with the data and the base model of `run`."""
+    targets = {"data/prepared": run / "data", "models/base": run / "base", "prompts": ROOT / "prompts"}
+    for name, target in targets.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(target)
+
+
+def write_parameters(folder: Path, **training: Any) -> None:
+    """Writes the checkout's params.yaml to `folder`, at a size for two-digit sums; `training` on top."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["conversation"] |= {"max_new_tokens": 5, "max_prompt_tokens": 16}
+    sizes = {"prompts_per_step": 8, "samples_per_prompt": 4, "validation_problems": 8}
+    content["training"] |= sizes | training
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

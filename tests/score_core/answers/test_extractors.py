@@ -4,7 +4,7 @@ import pytest
 
 from score_core.answers.extractors import EXTRACTORS
 from score_core.config.reward import named
-from tests.reward_section import reward
+from tests.configs import reward
 
 
 def extract(name, text, **settings):

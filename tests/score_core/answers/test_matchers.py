@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from score_core.answers.matchers import ExactMatcher, IntegerMatcher, MathMatcher
-from tests.reward_section import reward
+from tests.configs import reward
 
 MATH, INTEGER, EXACT = (matcher(reward()) for matcher in (MathMatcher, IntegerMatcher, ExactMatcher))
 

@@ -6,7 +6,7 @@ from score_core.answers.extractors import EXTRACTORS
 from score_core.answers.matchers import MATCHERS, ExactMatcher
 from score_core.answers.verifier import Verdict, Verifier
 from score_core.errors import UserError
-from tests.reward_section import reward
+from tests.configs import reward
 
 
 def verifier(extractor="gsm8k_hash", matcher="integer"):

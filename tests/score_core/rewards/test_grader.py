@@ -8,7 +8,7 @@ from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
 from score_core.rewards.group import Ungraded
 from score_core.rewards.terms import TERMS
-from tests.reward_section import reward
+from tests.configs import reward
 
 ONE, TWO = Problem("1", "1+0", ("1",)), Problem("2", "1+1", ("2", "II"))
 

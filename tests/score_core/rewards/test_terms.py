@@ -6,7 +6,7 @@ from score_core.errors import UserError
 from score_core.problems import Problem
 from score_core.rewards.group import Group
 from score_core.rewards.terms import TERMS, Rewards
-from tests.reward_section import reward
+from tests.configs import reward
 
 
 def group(*texts, correct, attempt=1):

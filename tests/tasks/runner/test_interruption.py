@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tasks.runner.pipeline import read_pipeline
+from tests.small_run import lay_out, write_parameters
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -21,21 +22,9 @@ OUTPUTS = ("models/stage2", "metrics")
 @pytest.fixture
 def workplace(tmp_path: Path, small_run: Path) -> Path:
     """A folder like a checkout, with what Stage II starts from."""
-    for name, target in (("data/prepared", small_run / "data"), ("prompts", ROOT / "prompts")):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).symlink_to(target)
-    (tmp_path / "models").mkdir()
-    for name in ("base", "stage1"):
-        (tmp_path / "models" / name).symlink_to(small_run / "base")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["conversation"] |= {"max_new_tokens": 5, "max_prompt_tokens": 16}
-    params["training"] |= {
-        "steps": 20,
-        "prompts_per_step": 8,
-        "samples_per_prompt": 4,
-        "validation_problems": 8,
-    }
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    lay_out(tmp_path, small_run)
+    (tmp_path / "models" / "stage1").symlink_to(small_run / "base")
+    write_parameters(tmp_path, steps=20)
     runtime = yaml.safe_load((ROOT / "runtime.yaml").read_text())
     runtime["threads"] = 1
     runtime["checkpoints"]["every_seconds"] = 0.01

@@ -22,6 +22,7 @@ from score_core.errors import UserError
 from tasks.runner.launch import check_launch, command, resolve
 from tasks.runner.pipeline import read_pipeline
 from tests.configs import config, runtime
+from tests.small_run import lay_out, write_parameters
 
 ROOT = Path(__file__).resolve().parents[3]
 TWO = {"SCORE_LAUNCH_PROCESSES": "2"}
@@ -139,26 +140,10 @@ def test_the_long_command_line() -> None:
 @pytest.fixture
 def workplace(small_run: Path, tmp_path: Path) -> Path:
     """A folder like a checkout, with the data and the base model of two-digit sums."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "models").mkdir()
-    (tmp_path / "data" / "prepared").symlink_to(small_run / "data")
-    (tmp_path / "models" / "base").symlink_to(small_run / "base")
-    (tmp_path / "prompts").symlink_to(ROOT / "prompts")
+    lay_out(tmp_path, small_run)
     runtime_file(tmp_path)
-    parameters(tmp_path, {"steps": 2})
+    write_parameters(tmp_path, steps=2)
     return tmp_path
-
-
-def parameters(folder: Path, training: dict[str, Any]) -> None:
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["conversation"] |= {"max_new_tokens": 5, "max_prompt_tokens": 16}
-    content["training"] |= {
-        "prompts_per_step": 8,
-        "samples_per_prompt": 4,
-        "validation_problems": 8,
-        **training,
-    }
-    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def command_of(stage: str) -> list[str]:
@@ -235,7 +220,7 @@ def training(process: subprocess.Popen[str], log: Path, seconds: float = 60) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_the_processes_end_with_the_stage(workplace: Path, number: signal.Signals) -> None:
-    parameters(workplace, {"steps": 10_000, "validate_every": 10_000})
+    write_parameters(workplace, steps=10_000, validate_every=10_000)
     process = start("train_stage1", workplace, **TWO)
     children = training(process, workplace / ".runs/train_stage1/log.jsonl")
     lines = [child.cmdline() for child in children]
@@ -340,7 +325,7 @@ def test_a_slurm_job_on_two_machines_trains_what_one_process_does(
 
 @pytest.mark.slow
 def test_a_machine_that_dies_ends_the_other(workplace: Path, machines: list[tuple[str, ...]]) -> None:
-    parameters(workplace, {"steps": 10_000, "validate_every": 10_000})
+    write_parameters(workplace, steps=10_000, validate_every=10_000)
     stages = [
         start("train_stage1", workplace, prefix, **CLUSTER, SCORE_LAUNCH_MACHINE_RANK=str(rank))
         for rank, prefix in enumerate(machines)
