@@ -25,17 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     """Makes the base model that `config.model` names and checks that it loads."""
     with replacing(given.output) as folder:
-        _make(config, folder)
+        _make(config, folder, runtime.threads)
         _check(folder, source=getattr(config.model, "path", given.output))
 
 
-def _make(config: Config, folder: Path) -> None:
+def _make(config: Config, folder: Path, threads: int) -> None:
+    import torch
+
     from score_core.embedded import addition_model, tiny_model
     from score_core.models.folders import copy_local_model, fetch_hub_model
     from score_core.seeding import derive_seed
 
     match config.used_model:
         case AdditionModel() as model:
+            torch.set_num_threads(threads)
             assert isinstance(config.data, AdditionData)  # `Config` refuses anything else
             addition_model.build(model, config.data, config.seed, folder)
         case HubModel(path=path, revision=revision):

@@ -24,11 +24,13 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 def paired(improved: float, worsened: float, count: int) -> tuple[float, float]:
     """95 % interval of `improved - worsened`, a difference of two accuracies on the same problems.
 
-    SE^2 = (p_ic + p_ci - (p_ic - p_ci)^2) / n.
+    Agresti and Min's (Statistics in Medicine 24, 2005): Wald's, SE^2 = (p_ic + p_ci - (p_ic - p_ci)^2) / n,
+    after half a problem is added to each of the four outcomes. So it has a width where no answer changes.
     """
-    delta = improved - worsened
-    spread = Z95 * math.sqrt(max(0.0, improved + worsened - delta**2) / count)
-    return delta - spread, delta + spread
+    more, less = (share * count + 0.5 for share in (improved, worsened))
+    delta, moved = (more - less) / (count + 2), (more + less) / (count + 2)
+    spread = Z95 * math.sqrt((moved - delta**2) / (count + 2))
+    return max(-1.0, delta - spread), min(1.0, delta + spread)
 
 
 def attempts_in(generations: pd.DataFrame) -> int:

@@ -56,10 +56,10 @@ def split(
 
 
 def learning_rate_share(step: int, settings: Training) -> float:
-    """The learning rate after `step` optimiser steps, as a share of the settings'."""
+    """The learning rate of the optimiser step after `step` others, as a share of the settings'."""
     warmup = min(settings.warmup_steps, settings.steps - 1)
     if step < warmup:
-        return step / warmup
+        return (step + 1) / (warmup + 1)  # not from 0, which would waste a step's samples
     left = max(0.0, 1 - (step - warmup) / (settings.steps - warmup))
     last = settings.learning_rate * settings.final_learning_rate
     return ((settings.learning_rate - last) * left + last) / settings.learning_rate

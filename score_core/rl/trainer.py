@@ -70,6 +70,8 @@ class PolicyTrainer(ResumableTrainer):
         for network in (model, reference):
             if network is not None:
                 add_token_scoring(network)
+        config: Any = model.config
+        use_cache = config.use_cache
         super().__init__(
             model=model,
             args=args,
@@ -78,6 +80,7 @@ class PolicyTrainer(ResumableTrainer):
             data_collator=lambda positions: {"positions": torch.tensor(positions)},
             **kwargs,
         )
+        config.use_cache = use_cache  # the Trainer has switched it off, and it would be published so
         keep_float32_scores(self.accelerator)
         self.reference = Reference(self, reference)
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,16 +221,27 @@ class Best(TrainerCallback):
 
     def __init__(self, settings: Training) -> None:
         self.select, self.last = settings.select, f"eval_accuracy_t{settings.attempts}"
-        self.reward = float("-inf")
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         """Looks at each validation; weights are only ever kept there."""
-        logs = logs or {}
-        if "loss" in logs:
-            self.reward = sum(value for key, value in logs.items() if key.startswith("reward_t"))
-        if self.select == "last" or "eval_delta" not in logs or state.global_step == 0:
+        if self.select == "last" or "eval_delta" not in (logs or {}) or state.global_step == 0:
             return
-        value = logs[self.last] if self.select == "validation_accuracy" else self.reward
+        value = logs[self.last] if self.select == "validation_accuracy" else recent_reward(state)
         if state.best_metric is None or value > state.best_metric:
             state.best_metric, state.best_global_step = value, state.global_step
             control.should_save = True
+
+
+def recent_reward(state: TrainerState) -> float:
+    """The sampled attempts' mean reward, summed over attempts, in the steps since the validation before.
+
+    A single step's is mostly chance. The history is what checkpoints hold, so a resumed run agrees.
+    """
+    validations = [at for at, entry in enumerate(state.log_history) if "eval_delta" in entry]
+    since = state.log_history[validations[-2] + 1 : validations[-1]]
+    steps = [
+        sum(value for key, value in entry.items() if key.startswith("reward_t"))
+        for entry in since
+        if "loss" in entry
+    ]
+    return statistics.fmean(steps)

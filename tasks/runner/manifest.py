@@ -46,6 +46,7 @@ def write_manifest(file: Path, given: argparse.Namespace, runtime: Runtime, star
         "set": given.set,
         "commit": _commit(),
         "platform": platform.platform(),
+        "kernels": _kernels(),
         "versions": {
             "python": platform.python_version(),
             # Those that this stage has loaded: what it did not load had no part in the result.
@@ -69,6 +70,12 @@ def _memory_peaks() -> list[tuple[int, int]]:
         torch.distributed.all_gather_object(peaks, mine)
         torch.distributed.destroy_process_group()
     return peaks
+
+
+def _kernels() -> str | None:
+    """What torch chose for this processor, or was told to take; None where it was not loaded."""
+    torch = sys.modules.get("torch")
+    return torch.backends.cpu.get_cpu_capability() if torch else None
 
 
 def _commit() -> str | None:

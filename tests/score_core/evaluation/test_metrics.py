@@ -44,7 +44,20 @@ def test_paired_interval_is_that_of_the_bootstrap() -> None:
     means = np.random.default_rng(0).choice(gains, (20_000, len(gains))).mean(1)
     low, high = paired(60 / 400, 20 / 400, 400)
     assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.003)
-    assert paired(0.0, 0.0, 10) == (0.0, 0.0)
+
+
+def test_paired_interval_covers_the_truth() -> None:
+    """Also where changes are rare, and Wald's would have no width; shares and counts as evaluations have."""
+    random = np.random.default_rng(1)
+    cases = [(0.002, 0.002, 500), (0.3, 0.02, 50), (0.1, 0.05, 164), (0.4, 0.01, 2000)]
+    for improved, worsened, count in cases:
+        outcomes = random.multinomial(count, [improved, worsened, 1 - improved - worsened], 4000) / count
+        bounds = [paired(gain, loss, count) for gain, loss, _ in outcomes]
+        covered = np.mean([low <= improved - worsened <= high for low, high in bounds])
+        assert covered >= 0.94
+    low, high = paired(0.0, 0.0, 100)
+    assert low == -high < 0
+    assert paired(1.0, 0.0, 3)[1] == 1.0
 
 
 def test_transitions_are_shares_of_all_problems() -> None:

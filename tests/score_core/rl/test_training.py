@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState
 from transformers.utils.logging import enable_progress_bar
 
 from score_core.files import replacing
 from score_core.models.folders import load_tokenizer
 from score_core.problems import read_problems
 from score_core.rl.arguments import micro_batches
+from score_core.rl.training import Best
 from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
 
 
@@ -96,7 +98,7 @@ def test_the_schedule_counts_optimiser_steps(small_run: Path, tmp_path: Path) ->
         train_stage("stage2", config, runtime, folders(small_run, tmp_path, name))
         rates.append(curve(tmp_path, name)["learning_rate"].tolist())
     decay = [0.01 * (0.2 + 0.8 * (1 - left / 4)) for left in range(4)]
-    expected = [0.0, 0.005, *decay]
+    expected = [0.01 / 3, 0.02 / 3, *decay]
     assert rates[0] == pytest.approx(expected)
     assert rates[1] == pytest.approx(expected)
 
@@ -186,6 +188,25 @@ def test_select_keeps_the_best_validation(small_run: Path, tmp_path: Path) -> No
     problems = read_problems(small_run / "data", "validation")[:64]
     table = evaluate(kept, problems, small_config(), RUNTIME)
     assert table["correct_t2"].mean() == best.max()
+
+
+def test_select_by_reward_takes_all_steps_since_the_last_validation() -> None:
+    best = Best(small_config(stage2={"select": "training_reward"}).stage("stage2"))
+    state, kept = TrainerState(log_history=[{"eval_delta": 0.0}]), []
+    # Rewards of both attempts at the three steps before each validation; the mean is best at the second.
+    for number, rewards in enumerate([(0.1, 0.1, 0.9), (0.5, 0.6, 0.4), (0.9, 0.0, 0.5)]):
+        for reward in rewards:
+            state.log_history.append({"loss": 0.0, "reward_t1": reward - 0.1, "reward_t2": 0.1, "kl_t1": 9.0})
+        state.global_step = 3 * (number + 1)
+        state.log_history.append({"eval_delta": 0.0, "eval_reward_t1": 9.0})
+        best.on_log(None, state, TrainerControl(), logs=state.log_history[-1])
+        kept.append(state.best_global_step)
+    assert kept == [3, 6, 6]
+
+
+def test_the_saved_configuration_is_the_base_models(small_run: Path, tmp_path: Path) -> None:
+    saved = json.loads((run_stage2(small_run, tmp_path) / "config.json").read_text())
+    assert saved == json.loads((small_run / "base" / "config.json").read_text())
 
 
 def test_adaptive_beta2_moves_towards_its_target(small_run: Path, tmp_path: Path) -> None:
