@@ -28,8 +28,9 @@ def test_pairs_are_counted_problem_by_problem():
     pair = compare(first, second, attempt=2)
     assert (pair.n, pair.gained, pair.lost) == (5, 2, 1)
     assert pair.difference == pytest.approx(0.2)
-    half = 1.959964 * ((3 / 5 - 0.04) / 5) ** 0.5
-    assert (pair.low, pair.high) == pytest.approx((0.2 - half, 0.2 + half))
+    middle = (2.5 - 1.5) / 7  # Agresti and Min's: half a problem more in each of the four cells
+    half = 1.959964 * (((2.5 + 1.5) / 7 - middle**2) / 7) ** 0.5
+    assert (pair.low, pair.high) == pytest.approx((middle - half, middle + half))
 
 
 def test_transitions_are_shares_of_all_problems():

@@ -231,3 +231,34 @@ def test_a_stage_does_not_outlive_the_one_that_started_it(workplace):
     process.communicate(timeout=20)
     # Its temporary folder is removed in its end, which no signal of ours brought about.
     wait_for(lambda: not list(workplace.glob(".out*")))
+
+
+CAPABILITY_STAGE = """
+from tasks.runner.command_line import run_stage
+
+def run(given, config, runtime):
+    import torch
+    print(torch.backends.cpu.get_cpu_capability())
+
+run_stage("capability", lambda parser: None, lambda given: [], run)
+"""
+
+
+def test_the_embedded_model_computes_with_kernels_that_other_processors_have(workplace):
+    import torch
+
+    best = torch.backends.cpu.get_cpu_capability()
+    if not torch.cpu._is_avx2_supported():
+        pytest.skip("this processor has no AVX2, so nothing is pinned")
+
+    def chosen(profile: str, **environment: str) -> str:
+        (workplace / "params.yaml").write_text(compose([f"profile={profile}"], ROOT / "conf"))
+        command, variables = [sys.executable, "-c", CAPABILITY_STAGE], ENVIRONMENT | environment
+        done = subprocess.run(
+            command, cwd=workplace, env=variables, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert chosen("default") == "AVX2"
+    assert chosen("gsm8k") == best
+    assert chosen("default", ATEN_CPU_CAPABILITY="default") == "DEFAULT", "what the user sets stands"
