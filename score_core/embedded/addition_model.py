@@ -132,7 +132,7 @@ def build(model: AdditionModel, data: AdditionData, seed: int, output: Path) -> 
         pad_token_id=tokenizer.pad_token_id, eos_token_id=[tokenizer.eos_token_id]
     )
     rng = stream(seed, "base", "chats")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=model.learning_rate, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=model.learning_rate, weight_decay=0.0, fused=True)
     schedule = get_cosine_with_min_lr_schedule_with_warmup(
         optimiser,
         num_warmup_steps=min(50, model.steps // 2),

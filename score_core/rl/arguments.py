@@ -35,7 +35,7 @@ def training_arguments(
         gradient_accumulation_steps=count,
         train_sampling_strategy="sequential",
         learning_rate=settings.learning_rate,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",  # also for the same bits: MKL's square root differs among processors
         adam_beta1=settings.adam_betas[0],
         adam_beta2=settings.adam_betas[1],
         weight_decay=settings.weight_decay,
