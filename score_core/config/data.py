@@ -44,7 +44,7 @@ class Columns(Section):
     def _answers_have_their_own(self) -> "Columns":
         if self.problem == self.answer:
             raise ValueError(
-                f"answer: {self.answer} is the column of the problems too, so that each would be its own answer; "
+                f"answer: {self.answer} is the column of the problems too, each its own answer then; "
                 "name the column that holds the gold answers"
             )
         return self
