@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from score_core.config.data import AdditionData, Data, HubData
-from score_core.config.model import AdditionModel, FileModel, HubModel, Lora, Model
+from score_core.config.data import AdditionData, Data, HubData, LocalData
+from score_core.config.model import AdditionModel, FileModel, HubModel, LocalModel, Lora, Model
 from score_core.config.reward import Reward
 from score_core.config.section import Count, NonNegative, Section
 from score_core.config.training import Training
@@ -40,6 +40,13 @@ class Conversation(Section):
                     "changes; move the file there or point folder at it"
                 )
         return self
+
+
+class Watched(Section):
+    """Folders whose contents make data and base model stale; of a local source its path, or one above."""
+
+    data: str
+    model: str
 
 
 class Evaluation(Section):
@@ -72,6 +79,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)]
     data: Data
     model: Model
+    watched: Watched
     lora: Lora | None
     conversation: Conversation
     reward: Reward
@@ -125,6 +133,16 @@ class Config(Section):
                 f"model.quantize: {self.model.quantize} weights are not trained themselves; set lora, "
                 "whose adapter is, or quantize: null"
             )
+        for name, source in (("data", self.data), ("model", self.model)):
+            watched = Path(getattr(self.watched, name))
+            if isinstance(source, LocalData | LocalModel) and watched not in (
+                path := Path(source.path),
+                *path.parents,
+            ):
+                raise ValueError(
+                    f"watched.{name}: {watched} does not hold {name}.path: {path}, whose changes would go "
+                    f"unnoticed; set watched.{name}: {path}"
+                )
         if self.smoke and isinstance(self.data, HubData) and self.data.fixture is None:
             raise ValueError("data.fixture: a smoke run of a hub data set needs it; name a local folder")
         return self
