@@ -34,7 +34,7 @@ def read_csv(path: Path) -> Rows:
 
 
 def read_jsonl(path: Path) -> Rows:
-    """Rows of one JSON object a line; numbers are text, `NaN` and the infinities nothing.
+    """Rows of one JSON object a line; finite numbers are text.
 
     Raises:
         OSError, ValueError: it cannot be read, or a line holds anything else.
@@ -59,6 +59,4 @@ def _named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-_DECODER = json.JSONDecoder(
-    parse_int=str, parse_float=str, parse_constant=lambda _: None, object_pairs_hook=_named
-)
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, object_pairs_hook=_named)
