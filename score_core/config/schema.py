@@ -25,7 +25,8 @@ class Conversation(Section):
     first: str  # a file with {problem}, the first turn
     retry: str  # a file, the instruction before every later attempt; never says who was right
     few_shot: str | None  # a JSONL file of {"problem", "answer"} shown as earlier turns
-    template_options: dict[str, bool | str | int]  # passed to the chat template
+    # Passed to the chat template. One that prints the date says 26 Jul 2024, or what `date_string` says here.
+    template_options: dict[str, bool | str | int]
     max_prompt_tokens: Count  # of [x]; longer ones are refused before a model is loaded
     max_new_tokens: Count  # of one attempt
     max_context_tokens: Count | None  # of a whole dialogue; null: the model's own limit

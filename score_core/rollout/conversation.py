@@ -6,7 +6,6 @@ them (templates strip or rewrite answers), and the policy would be trained on wh
 """
 
 import json
-import string
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ TODAY = datetime(2024, 7, 26)
 # Ends with the line break that the template engine removes behind a block, and so changes nothing else.
 PINNED = (
     "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(f"|replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in string.ascii_letters)
+    + "".join(f"|replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in "aAbBcdeFHIjmMpSTuUVwWxXyY")
     + " }}{%- endmacro %}\n"
 )
 

@@ -120,8 +120,8 @@ def test_one_problem_with_two_gold_answers_is_refused_by_row(tmp_path):
     with pytest.raises(UserError) as caught:
         prepared(tmp_path, listed(CONFLICT))
     assert str(caught.value).startswith(
-        f"{tmp_path / 'train.jsonl'} row 0 and row 42, counted from 0, hold the same problem with different "
-        "gold answers, '1' and '2' (and 1 more such problems); "
+        f"{tmp_path / 'train.jsonl'} row 0 and row 42, counted from 0, hold the same problem (white space "
+        "and case aside) with different gold answers, '1' and '2' (and 1 more such problems); "
     )
     assert "data.conflicting_answers: drop" in str(caught.value) and "\n" not in str(caught.value)
 
