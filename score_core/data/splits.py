@@ -161,11 +161,11 @@ def _refused(row: Kept, reason: str) -> Refused:
 def _conflict(pairs: Sequence[tuple[Kept, Kept]]) -> UserError:
     one, two = pairs[0]
     more = f" (and {len(pairs) - 1} more such problems)" if len(pairs) > 1 else ""
+    golds = f"{one.problem.answer[:80]!r} and {two.problem.answer[:80]!r}"
     return UserError(
         f"{one.place} and row {two.row}, counted from 0, hold the same problem (white space and case aside) "
-        f"with different gold answers, {one.problem.answer[:80]!r} and {two.problem.answer[:80]!r}{more}; keep "
-        "the right one, write several accepted answers as a list in one row, or leave such problems out with "
-        "data.conflicting_answers: drop."
+        f"with different gold answers, {golds}{more}; keep the right one, write several accepted answers as "
+        "a list in one row, or leave such problems out with data.conflicting_answers: drop."
     )
 
 
