@@ -109,6 +109,8 @@ CONFLICT = [
     ("same  problem?", "#### 2"),
     ("other?", ["#### 1", "#### 2"]),
     ("other?", ["#### 1"]),
+    ("third?", ["#### 1"]),
+    ("third?", ["#### 1", "#### 2"]),
 ]
 
 
@@ -121,7 +123,7 @@ def test_one_problem_with_two_gold_answers_is_refused_by_row(tmp_path):
         prepared(tmp_path, listed(CONFLICT))
     assert str(caught.value).startswith(
         f"{tmp_path / 'train.jsonl'} row 0 and row 42, counted from 0, hold the same problem (white space "
-        "and case aside) with different gold answers, '1' and '2' (and 1 more such problems); "
+        "and case aside) with different gold answers, '1' and '2' (and 2 more such problems); "
     )
     assert "data.conflicting_answers: drop" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -137,12 +139,14 @@ def test_one_problem_with_two_gold_answers_is_left_out_where_one_says_so(tmp_pat
         ("train", 42, "train42"),
         ("train", 43, "train43"),
         ("train", 44, "train44"),
+        ("train", 45, "train45"),
+        ("train", 46, "train46"),
     ]
     assert (
         "rows 0 and 42" in result.conflicting[0].reason and "rows 43 and 44" in result.conflicting[4].reason
     )
     assert result.duplicates == []
-    assert "train.jsonl: 2 problems left out" in caplog.text
+    assert "train.jsonl: 3 problems left out" in caplog.text
 
 
 def test_gold_answers_that_the_matcher_holds_equal_are_no_conflict(tmp_path):
