@@ -26,6 +26,7 @@ LOCAL_DATA = {
     "train_split": "train",
     "test_split": "test",
     "validation_share": 0.1,
+    "conflicting_answers": "refuse",
     "sizes": {"train": None, "validation": None, "test": None},
 }
 LOCAL_MODEL = {"source": "local", "path": "models/mine", "dtype": "float32", "quantize": None}
@@ -80,7 +81,11 @@ def content(**sections: Any) -> dict[str, Any]:
         whole[name] = deepcopy(next((c for c in choices if c["source"] == source), {}))
     if sections.get("lora"):
         whole["lora"] = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
-    return _over(whole, sections)
+    whole = _over(whole, sections)
+    for name in ("data", "model"):
+        if whole[name].get("source") == "local" and name not in sections.get("watched", {}):
+            whole["watched"][name] = whole[name]["path"]
+    return whole
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

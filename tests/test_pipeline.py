@@ -16,8 +16,10 @@ import pytest
 import yaml
 
 from flows.dag import plan, read_stages
+from score_core.embedded import tiny_model
 from tasks.commands.profiles import PARAMS, compose
 from tasks.runner.pipeline import read_pipeline
+from tests.configs import LOCAL_MODEL
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
@@ -257,6 +259,30 @@ def test_to_another_profile_and_back_without_training(checkout):
     assert set(ran) == set(STAGES)
     assert (checkout.root / "models" / "stage2" / "adapter_config.json").exists()
     assert checkout.experiment("-S", "profile=default", *SMOKE) == []
+    assert checkout.hashes() == checkout.made
+
+
+def test_a_local_model_that_changed_is_taken_again_and_none_of_the_pipeline_s_own(checkout):
+    params, mine = (checkout.root / PARAMS).read_text(), str(checkout.root.parent / "mine")
+    base = checkout.root / "models" / "base" / "model.safetensors"
+    checkout.set("watched", model=mine)
+    content = yaml.safe_load((checkout.root / PARAMS).read_text())
+    for seed in (1, 2):
+        tiny_model.build("qwen2", seed, Path(mine))
+        (checkout.root / PARAMS).write_text(
+            yaml.safe_dump({**content, "model": {**LOCAL_MODEL, "path": mine}})
+        )
+        assert checkout.repro("prepare_base_model") == ["prepare_base_model"]
+        assert base.read_bytes() == (Path(mine) / "model.safetensors").read_bytes()
+    # What DVC would remove before it could be read; it says so of a dependency that is an output.
+    for own in ("models/base", "models/stage2"):
+        content |= {"model": {**LOCAL_MODEL, "path": own}, "watched": {**content["watched"], "model": own}}
+        (checkout.root / PARAMS).write_text(yaml.safe_dump(content))
+        made = checkout.hashes()
+        assert "Traceback" not in checkout.run("dvc", "repro", fails=True)
+        assert checkout.hashes() == made
+    (checkout.root / PARAMS).write_text(params)
+    assert checkout.repro() == []
     assert checkout.hashes() == checkout.made
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from score_core.config.data import AdditionData, Data, HubData
-from score_core.config.model import AdditionModel, FileModel, HubModel, Lora, Model
+from score_core.config.data import AdditionData, Data, HubData, LocalData
+from score_core.config.model import AdditionModel, FileModel, HubModel, LocalModel, Lora, Model
 from score_core.config.reward import Reward
 from score_core.config.section import Count, NonNegative, Section
 from score_core.config.training import Training
@@ -25,8 +25,9 @@ class Conversation(Section):
     first: str  # a file with {problem}, the first turn
     retry: str  # a file, the instruction before every later attempt; never says who was right
     few_shot: str | None  # a JSONL file of {"problem", "answer"} shown as earlier turns
-    template_options: dict[str, bool | str | int]  # passed to the chat template
-    max_prompt_tokens: Count  # of [x]; a longer problem is refused when data is prepared
+    # Passed to the chat template. One that prints the date says 26 Jul 2024, or what `date_string` says here.
+    template_options: dict[str, bool | str | int]
+    max_prompt_tokens: Count  # of [x]; longer ones are refused before a model is loaded
     max_new_tokens: Count  # of one attempt
     max_context_tokens: Count | None  # of a whole dialogue; null: the model's own limit
 
@@ -40,6 +41,13 @@ class Conversation(Section):
                     "changes; move the file there or point folder at it"
                 )
         return self
+
+
+class Watched(Section):
+    """Folders whose contents make data and base model stale; of a local source its path, or one above."""
+
+    data: str
+    model: str
 
 
 class Evaluation(Section):
@@ -72,6 +80,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)]
     data: Data
     model: Model
+    watched: Watched
     lora: Lora | None
     conversation: Conversation
     reward: Reward
@@ -125,6 +134,16 @@ class Config(Section):
                 f"model.quantize: {self.model.quantize} weights are not trained themselves; set lora, "
                 "whose adapter is, or quantize: null"
             )
+        for name, source in (("data", self.data), ("model", self.model)):
+            watched = Path(getattr(self.watched, name))
+            if isinstance(source, LocalData | LocalModel) and watched not in (
+                path := Path(source.path),
+                *path.parents,
+            ):
+                raise ValueError(
+                    f"watched.{name}: {watched} does not hold {name}.path: {path}, whose changes would go "
+                    f"unnoticed; set watched.{name}: {path}"
+                )
         if self.smoke and isinstance(self.data, HubData) and self.data.fixture is None:
             raise ValueError("data.fixture: a smoke run of a hub data set needs it; name a local folder")
         return self

@@ -54,6 +54,12 @@ LEFT_OUT = "missing; copy it from conf/base.yaml or from a profile in conf/profi
         ({"evaluation": {"attempts": 11}}, "evaluation.attempts: "),
         ({"model": {"source": "addition"}}, "test: model.source: addition only knows sums"),
         ({"model": {"source": "local", "quantize": "nf4"}}, "test: model.quantize: nf4 weights are not"),
+        (
+            {"model": {"source": "local", "path": "m/mine"}, "watched": {"model": "m/min"}},
+            "test: watched.model: m/min does not hold model.path: m/mine, whose changes would go unnoticed; "
+            "set watched.model: m/mine.",
+        ),
+        ({"watched": {"data": "prompts"}}, "test: watched.data: prompts does not hold data.path: data/fix"),
         ({"model": {"source": "hub", "trust_remote_code": True}}, "is never run"),
         ({"smoke": True, "data": {"source": "hub", "fixture": None}}, "test: data.fixture: a smoke run of a"),
         ({"stage3": {"algorithm": "score_stage2", "alhpa": 3}}, "stage3.alhpa: unknown key; did you mean"),

@@ -102,6 +102,7 @@ def own_data(folder: Path, train: str, test: str) -> None:
     content = yaml.safe_load((folder / "params.yaml").read_text())
     columns = {"id": None, "problem": "problem", "answer": "answer"}
     content["data"] = {**LOCAL_DATA, "path": "mine", "columns": columns, "validation_share": 0.5}
+    content["watched"]["data"] = "mine"
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
 
 
@@ -131,6 +132,7 @@ def test_a_model_folder_without_a_tokenizer(workplace):
     (folder / "config.json").write_text('{"model_type": "qwen2"}')
     content = yaml.safe_load((workplace / "params.yaml").read_text())
     content["model"] = {**LOCAL_MODEL, "path": "weights"}
+    content["watched"]["model"] = "weights"
     (workplace / "params.yaml").write_text(yaml.safe_dump(content))
     assert "weights" in refusal("prepare_base_model", workplace)
     assert not (workplace / "models" / "base").exists()
