@@ -296,7 +296,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_no_output(
 
     filling = threading.Thread(target=fill_when_saved)
     filling.start()
-    with pytest.raises(UserError, match=r"that of step (\d+) is intact; free some space") as raised:
+    with pytest.raises(UserError, match=r"checkpoint of step (\d+) is intact; free some space") as raised:
         train_stage("stage2", config, OFTEN, target)
     filling.join()
     assert not target.output.exists() and not list((tmp_path / "metrics").glob("resumed*"))
@@ -325,7 +325,7 @@ def test_a_disk_that_is_too_full_for_the_log_is_said_too(
     filling.start()
     try:
         with pytest.raises(
-            UserError, match=r"the log of step \d+ cannot be written .*none was written before"
+            UserError, match=r"the log of step \d+ cannot be written .*no checkpoint was written before"
         ):
             train_stage("stage2", config, RUNTIME, target)
     finally:
