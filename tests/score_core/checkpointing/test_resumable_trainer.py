@@ -1,5 +1,6 @@
 """A run that was stopped and goes on ends as if it had never been stopped, bit for bit."""
 
+import json
 import logging
 import os
 import re
@@ -60,8 +61,13 @@ def same(work: Path) -> None:
     whole, resumed = written(work, "whole"), written(work, "resumed")
     assert whole.keys() == resumed.keys() and len(whole) > 6
     assert [name for name in whole if whole[name] != resumed[name]] == []
-    left = [path.name for path in (work / "work/resumed").iterdir()]
-    assert left == ["log.jsonl"], left
+    left = {path.name for path in (work / "work/resumed").iterdir()}
+    (run,) = left - {"log.jsonl"}
+    # What the outputs can be written from again: the end, the best, and earlier phases.
+    checkpoints = sorted(path.name for path in (work / "work/resumed" / run).glob("*-*"))
+    summary = json.loads((work / "metrics/resumed.json").read_text())
+    assert {*checkpoints} == {f"checkpoint-{summary[step]}" for step in ("steps", "selected_step")}
+    assert not (work / "work/resumed" / run / "unfinished").exists()
     assert not [path for path in work.rglob("*") if path.suffix in (".tmp", ".probe")]
 
 
