@@ -190,23 +190,24 @@ class _Saving(TrainerCallback):
         # Of the last two: a process that was suspended while it saved has not become slow for long.
         self.seconds_to_save: deque[float] = deque(maxlen=2)
 
-    def saved(self, began: float) -> None:
-        """Takes in that saving began at a time and is done now."""
+    def saved(self, began: float, larger: float = 1.0) -> None:
+        """Takes in that saving began at a time and is done now; later saves are so many times as large."""
         self.saved_at = time.monotonic()
-        self.seconds_to_save.append(self.saved_at - began)
+        self.seconds_to_save.append(larger * (self.saved_at - began))
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Checks the disk: by a save where there is none yet, and for room."""
-        began = time.monotonic()
+        self.saved_at = time.monotonic()
         folder, to_come = self.checkpoints.path(state.global_step), 0
         if state.global_step == 0:
             folder, to_come = self.checkpoints.unfinished, self._try()
         if state.is_world_process_zero:
-            size = size_of(folder) + to_come
+            there = size_of(folder)
+            if state.global_step == 0:
+                self.saved(self.saved_at, larger=1 + to_come / there)
             self.checkpoints.clear()
             if state.global_step < args.max_steps:
-                self.checkpoints.check_space(size)
-        self.saved(began)
+                self.checkpoints.check_space(there + to_come)
 
     def _try(self) -> int:
         """Writes a checkpoint that is not kept; returns by how many bytes those in training are larger."""
@@ -223,7 +224,8 @@ class _Saving(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Saves when it is time, at the end, and before stopping."""
-        interval = max(self.checkpoints.settings.every_seconds, LEAST_INTERVAL * min(self.seconds_to_save))
+        least = LEAST_INTERVAL * min(self.seconds_to_save, default=0.0)
+        interval = max(self.checkpoints.settings.every_seconds, least)
         due = state.is_world_process_zero and time.monotonic() - self.saved_at >= interval
         due, asked = self.trainer.any_process(due, self.trainer.stop.asked)
         control.should_save |= due or asked or state.global_step >= args.max_steps
