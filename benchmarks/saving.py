@@ -28,7 +28,7 @@ from tasks.runner.exits import parser_of
 from tests.configs import runtime
 from tests.small_run import folders, small_config, train_stage
 
-STEPS, VALIDATE_EVERY = 40, 2
+STEPS, VALIDATE_EVERY = 60, 2
 
 
 def prepare(root: Path) -> None:
@@ -65,7 +65,13 @@ def main() -> None:
     parser = parser_of("benchmarks.saving", __doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="checkpoints.every_seconds")
     settings = runtime(threads=2, checkpoints={"every_seconds": parser.parse_args().seconds or 1e-9})
-    stage = {"steps": STEPS, "validate_every": VALIDATE_EVERY, "validation_problems": 64}
+    stage = {
+        "steps": STEPS,
+        "prompts_per_step": 2,
+        "samples_per_prompt": 2,
+        "validate_every": VALIDATE_EVERY,
+        "validation_problems": 16,
+    }
     waited, sealed = timed(ResumableTrainer, "_save_checkpoint"), timed(Checkpoints, "seal")
     tried, whole = timed(_Saving, "on_train_begin"), timed(ResumableTrainer, "train")
     with tempfile.TemporaryDirectory() as folder:
