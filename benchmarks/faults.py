@@ -344,8 +344,9 @@ def trial(clone: Patient, name: str, stage: str) -> dict[str, Any]:
 
 def last_line(said: str, clone: Victim) -> str:
     """What a stage said at its end, without the folder it was in."""
-    lines = [line for line in re.split(r"[\r\n]+", said) if line.strip() and "%|" not in line]
-    line = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
+    lines = [line for line in re.split(r"[\r\n]+", said) if line.strip()]
+    errors = re.findall(r"\b[Ee](?:rror|RROR): .*", said)
+    line = (errors or lines or [""])[-1]
     return line.replace(f"{clone.root}/", "").replace("|", "/")
 
 
