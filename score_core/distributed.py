@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from torch import distributed, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
@@ -175,6 +176,15 @@ def full_state_dict(model: Any, accelerator: Accelerator) -> dict[str, torch.Ten
     for name in accelerator.unwrap_model(model).all_tied_weights_keys if state else ():
         state.pop(name, None)
     return state
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Whether the trained weights that this process holds are numbers; it may hold a part of each."""
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    # What ZeRO-3 leaves of a parameter here is an attribute, what FSDP2 leaves is the parameter's own part.
+    parts = (getattr(weight, "ds_tensor", weight) for weight in trained)
+    local = (part.to_local() if isinstance(part, DTensor) else part for part in parts)
+    return all(bool(part.isfinite().all()) for part in local)
 
 
 def most_calls(calls: int, device: torch.device) -> int:

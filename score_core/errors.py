@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class NotFinite(UserError):  # noqa: N818 - says what it is
+    """Numbers of a model, or of its training, that are NaN or infinite."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean NAME? ` with the nearest of the known names; nothing where none is near."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

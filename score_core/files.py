@@ -4,6 +4,7 @@ Everything is written under a temporary name beside its target and renamed, so a
 way leaves nothing that a later stage could take for a result; what it leaves the next try removes.
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def replacing(target: Path) -> Iterator[Path]:
     and `target` is left as it was.
 
     Raises:
-        UserError: the folder that is to hold `target` cannot be written.
+        UserError: the folder that is to hold `target` cannot be written, or the disk is full.
     """
     check_writable(target)
     temporary = target.with_name(f".{target.name}.tmp")
@@ -33,6 +34,14 @@ def replacing(target: Path) -> Iterator[Path]:
             # A rename cannot replace a folder that is not empty.
             shutil.rmtree(target)
         temporary.replace(target)
+    except Exception as error:
+        if isinstance(error, UserError) or not is_disk_full(error):
+            raise
+        free = shutil.disk_usage(target.parent).free
+        raise UserError(
+            f"{target}: the disk is full ({free / 1e6:.3g} MB are free), so it was not written; free some "
+            "space and run the same command again."
+        ) from error
     finally:
         remove(temporary)
 
@@ -51,8 +60,14 @@ def check_writable(target: Path) -> None:
     except OSError as error:
         raise UserError(
             f"{target}: cannot write here ({error.strerror}); expected a folder this user may write "
-            f"to. Mend its permissions or run from a checkout of your own."
+            "to, with space left. Mend its permissions, free some space, or run from a checkout of your own."
         ) from error
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether something could not be written for want of space; safetensors says so in words only."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(error)
 
 
 def remove(path: Path) -> None:

@@ -14,7 +14,8 @@ from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.files import replacing, write_json
 from score_core.problems import read_problems
-from tasks.runner.command_line import run_name, run_stage
+from tasks.runner.command_line import RUNS, run_name, run_stage
+from tasks.runner.recorded import remove_recorded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     assert math.isclose(metrics["delta"], gained - lost, abs_tol=1e-9), metrics
     if rank() != 0:
         return
+    remove_recorded(RUNS)  # by now those of the model's training are
     with replacing(given.generations) as temporary:
         generations.to_parquet(temporary, index=False)
     write_json(given.metrics, metrics)

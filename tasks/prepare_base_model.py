@@ -50,14 +50,15 @@ def _make(config: Config, folder: Path, threads: int) -> None:
 
 
 def _check(folder: Path, source: object) -> None:
-    """Loads what can be loaded without the weights, so that no later stage fails on it."""
+    """Loads all but the weights, and looks through these, so that no later stage fails on it."""
     from transformers import AutoConfig
 
     from score_core.errors import UserError
-    from score_core.models.folders import load_tokenizer
+    from score_core.models.folders import check_finite, load_tokenizer
 
     try:
         load_tokenizer(folder)
+        check_finite(folder)
         AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except UserError as error:
         # The message names a temporary folder; what the user can mend is where it came from.

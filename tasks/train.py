@@ -5,7 +5,8 @@
 
 Writes the model folder OUTPUT and METRICS.json (a summary), METRICS_curve.csv and METRICS_validation.csv
 (over training) and METRICS.jsonl (both as one log). If it is stopped or killed, the same command goes on
-from its last checkpoint in .runs/train_STAGE/.
+from its last checkpoint in .runs/train_STAGE/. That of a finished training is kept until DVC has recorded the
+outputs (tasks/runner/recorded.py).
 """
 
 import argparse
@@ -15,7 +16,9 @@ from pathlib import Path
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from tasks.runner.command_line import run_folder, run_name, run_stage
+from tasks.runner.exits import is_first
 from tasks.runner.pipeline import code_of
+from tasks.runner.recorded import note_finished, remove_recorded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,16 +38,20 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     from score_core.algorithms import make_algorithm
     from score_core.rl.training import Folders, train
 
-    algorithm = make_algorithm(config.stage(given.name))
+    algorithm, work = make_algorithm(config.stage(given.name)), run_folder("train", given)
+    if is_first():
+        remove_recorded(work.parent)
     folders = Folders(
         start=given.start,
         reference=given.reference,
         data=given.data,
         output=given.output,
         metrics=given.metrics,
-        work=run_folder("train", given),
+        work=work,
     )
-    train(config, runtime, folders, given.name, algorithm, code_of("train"))
+    run = train(config, runtime, folders, given.name, algorithm, code_of("train"))
+    if is_first():
+        note_finished(run, given.metrics.with_suffix(".jsonl"))
 
 
 if __name__ == "__main__":

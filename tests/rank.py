@@ -12,10 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from score_core.config.runtime import Launch
-from score_core.distributed import rank
+from score_core.distributed import rank, world
 from score_core.problems import read_problems
 from score_core.rl import logprobs
+from score_core.rl.trainer import PolicyTrainer
 from tasks.runner.exits import leave
 from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
 
@@ -55,8 +58,21 @@ def pretend() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def poison() -> None:
+    """Gives the last process a loss that is not a number in the second step."""
+    compute_loss = PolicyTrainer.compute_loss
+
+    def poisoned(trainer: PolicyTrainer, *given: Any, **named: Any) -> torch.Tensor:
+        here = trainer.state.global_step == 1 and rank() == world() - 1
+        return compute_loss(trainer, *given, **named) * (float("nan") if here else 1.0)
+
+    PolicyTrainer.compute_loss = poisoned  # type: ignore
+
+
 if __name__ == "__main__":
     pretend()
+    if "POISON" in os.environ:
+        poison()
     processes = int(os.environ["WORLD_SIZE"])
     strategy: Any = os.environ["STRATEGY"]
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])

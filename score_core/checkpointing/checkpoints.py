@@ -80,9 +80,7 @@ class Checkpoints:
         remove(self.path(step))
         folder.replace(self.path(step))
         _flush(self.folder)
-        kept = {*self.steps()[-self.settings.keep :], _best_step(self.path(step))}
-        for old in set(self.steps()) - kept:
-            self._discard(self.path(old))
+        self._keep(self.settings.keep)
 
     def check_space(self, size: int) -> None:
         """Fails before training, rather than hours later, where checkpoints of `size` bytes will not fit.
@@ -102,6 +100,11 @@ class Checkpoints:
                 "written, and the outputs; free some, or lower checkpoints.keep in runtime.yaml."
             )
 
+    def finish(self) -> None:
+        """Keeps what the outputs of a run that has ended can be written from again: its end and its best."""
+        self._keep(1)
+        remove(self.unfinished)
+
     def clear(self) -> None:
         """Removes the partial checkpoint that a killed run left."""
         remove(self.unfinished)
@@ -115,6 +118,12 @@ class Checkpoints:
             fault = _damage(self.path(best))
             return fault and f"the best step's, {self.path(best).name}: {fault}"
         return fault
+
+    def _keep(self, count: int) -> None:
+        """Removes all but the newest few, and the best as the newest knows it."""
+        newest = self.steps()[-count:]
+        for old in {*self.steps()} - {*newest, _best_step(self.path(newest[-1]))}:
+            self._discard(self.path(old))
 
     def _discard(self, path: Path) -> None:
         # Never half there under its name.

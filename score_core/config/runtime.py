@@ -57,7 +57,7 @@ class Launch(Section):
 class Checkpointing(Section):
     """How training saves itself, to go on after an interruption (`score_core/checkpointing/`)."""
 
-    # At most so far apart, unless saving would take more than a tenth of the time.
+    # Saves at the end of the first step after so long; later where it would take over a tenth of the time.
     every_seconds: Positive
     keep: Count  # the newest ones; the best step's is kept beside them
     # Checkpoints of interrupted runs with other parameters, in case those come back.

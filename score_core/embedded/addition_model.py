@@ -31,6 +31,7 @@ from transformers import (
 from score_core.config.data import AdditionData
 from score_core.config.model import AdditionModel
 from score_core.embedded.addition import add, draw_digits, split_of
+from score_core.errors import NotFinite
 from score_core.seeding import derive_seed, stream
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,11 @@ def encode(chats: list[list[str]], tokenizer: Qwen2Tokenizer) -> tuple[torch.Ten
 
 
 def build(model: AdditionModel, data: AdditionData, seed: int, output: Path) -> None:
-    """Trains the base model and saves it to the folder `output`: config, safetensors, tokenizer."""
+    """Trains the base model and saves it to the folder `output`: config, safetensors, tokenizer.
+
+    Raises:
+        NotFinite: a loss.
+    """
     tokenizer = make_tokenizer()
     torch.manual_seed(derive_seed(seed, "base", "weights"))
     network = Qwen2ForCausalLM(
@@ -141,10 +146,15 @@ def build(model: AdditionModel, data: AdditionData, seed: int, output: Path) -> 
     )
     network.train()
     progress = tqdm(range(model.steps), desc="base model", unit="step", mininterval=1, leave=False)
-    for _ in progress:
+    for step in progress:
         input_ids, labels = encode(make_chats(model, data, model.batch_size, rng), tokenizer)
         loss = network(input_ids=input_ids, labels=labels).loss
         optimiser.zero_grad()
+        if not loss.isfinite():
+            raise NotFinite(
+                f"base model: the loss of step {step + 1} is {loss.item()}; expected a number; lower "
+                f"model.learning_rate ({model.learning_rate:g} here)."
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()

@@ -1,6 +1,7 @@
 """Evaluation: several attempts at every problem, judged, one row a problem."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config, Evaluation
 from score_core.distributed import check_strategy, init_processes, rank, world
+from score_core.errors import NotFinite, UserError
 from score_core.models.folders import load_model
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
@@ -61,17 +63,21 @@ class Evaluator:
             (null where unparsable), `correct_t`, `reward_t`, `tokens_t`, `truncated_t`.
 
         Raises:
-            UserError: a problem is longer than the configuration allows, or the weights cannot be loaded.
+            UserError: a problem is longer than the configuration allows, or the weights cannot be loaded, or
+                are broken.
         """
         self.conversation.check_prompts(problems)
         engine = self.engine  # before the bar is drawn
-        with tqdm(
-            total=len(problems),
-            desc=f"evaluate {self.folder}",
-            unit="problem",
-            mininterval=1,
-            disable=not (show_progress and self.state.is_main_process),
-        ) as bar:
+        with (
+            self._naming_the_model(),
+            tqdm(
+                total=len(problems),
+                desc=f"evaluate {self.folder}",
+                unit="problem",
+                mininterval=1,
+                disable=not (show_progress and self.state.is_main_process),
+            ) as bar,
+        ):
             return attempt_all(
                 engine,
                 self.conversation,
@@ -81,6 +87,16 @@ class Evaluator:
                 self.config.seed,
                 progress=lambda done: bar.update(min(done * world(), len(problems) - bar.n)),
             )
+
+    @contextmanager
+    def _naming_the_model(self) -> Iterator[None]:
+        try:
+            yield
+        except NotFinite as error:
+            raise UserError(
+                f"{self.folder}: {error} (NaN or infinite); expected numbers, so its weights are damaged or "
+                "overflow; train it again with a lower learning rate, or copy it again."
+            ) from error
 
 
 def attempt_all(

@@ -23,7 +23,7 @@ from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.config.training import Training
 from score_core.distributed import check_strategy, rank
-from score_core.files import remove, write_json
+from score_core.files import write_json
 from score_core.models.folders import base_of
 from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
@@ -66,7 +66,7 @@ def train(
     name: str,
     algorithm: Algorithm,
     code: Sequence[Path],
-) -> None:
+) -> Path:
     """Trains a stage as `algorithm` says and writes the model, its curves and a summary.
 
     An algorithm of several phases (Stage I with more than two attempts) trains one after another, each
@@ -77,6 +77,10 @@ def train(
     Args:
         name: of the stage; separates its random numbers from others'.
         code: files and folders of the code that computes: a change in them starts afresh.
+
+    Returns:
+        The folder with the last checkpoint, from which an equal call writes the outputs again without
+        training, until the caller knows them to be safe and removes it.
 
     Raises:
         UserError: a model, a split, a setting or the disk cannot be used; before any training. Or the disk
@@ -103,7 +107,8 @@ def train(
     added = algorithm.assess(summary)
     if rank() == 0:
         write_json(folders.metrics.with_suffix(".json"), {**summary, **added})
-        remove(run)
+        checkpoints.finish()
+    return run
 
 
 def train_phase(

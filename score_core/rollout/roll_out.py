@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from score_core.errors import NotFinite
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
 from score_core.rewards.group import Ungraded
@@ -78,6 +79,9 @@ def roll_out(
         noise: for the problem at an index, (samples, attempts, M) numbers in [0, 1).
         given: `samples` first attempts for the problem at an index, which are not sampled then.
         progress: called with the number of problems done since the last call.
+
+    Raises:
+        NotFinite: the model gives no probabilities to sample by.
     """
     given = given or {}
     # Problems whose first attempts are given are sampled apart; batches are taken from each kind.
@@ -97,6 +101,9 @@ def roll_out(
             [ids for at in batch for ids in given.get(at, ())] or None,
         )
         parts.append(engine.sample(conversation, request))
+        # Once a batch, after its last token: nothing that was chosen without probabilities gets any further.
+        if not parts[-1].logp_NT.isfinite().all():
+            raise NotFinite("the model's probabilities of tokens are not finite")
         if progress:
             progress(len(batch))
     drawn = [at * samples + number for batch in batches for at in batch for number in range(samples)]

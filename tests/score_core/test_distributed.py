@@ -38,7 +38,7 @@ def alone(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-def start(run: Path, work: Path, strategy: str) -> subprocess.Popen[str]:
+def start(run: Path, work: Path, strategy: str, **environment: str) -> subprocess.Popen[str]:
     """Training with two processes."""
     line = command(
         "tests.rank", [str(run), str(work)], runtime(launch={"strategy": strategy, "processes": 2}).launch
@@ -52,6 +52,7 @@ def start(run: Path, work: Path, strategy: str) -> subprocess.Popen[str]:
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             **({"ACCELERATE_TORCH_DEVICE": "cpu"} if strategy == "fsdp2" else {}),
+            **environment,
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -106,6 +107,15 @@ def test_two_processes_go_on_where_one_of_them_was_told_to_stop(
     said = together(small_run, tmp_path, strategy)
     assert re.search(r"resumed from step [2-4]\n", said)
     compare(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_a_number_in_one_process_ends_both(small_run: Path, tmp_path: Path) -> None:
+    process = start(small_run, tmp_path, "zero3", POISON="1")
+    _, said = process.communicate(timeout=600)
+    assert process.returncode != 0
+    assert re.search(r"UserError: .*after step 2 loss is nan", said), said
+    assert not (tmp_path / "full").exists()
 
 
 def compare(work: Path, alone: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from score_core.embedded import tiny_model
 from score_core.errors import UserError
@@ -81,3 +82,16 @@ def test_an_unknown_architecture_is_refused():
     path.write_text(path.read_text().replace('"qwen2"', '"nonesuch"'))
     with pytest.raises(UserError, match=r"model\.path mine: "):
         prepare(config(model={"source": "local", "path": "mine"}))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused(number):
+    tiny_model.build("qwen2", 1, Path("mine"))
+    weights = load_file("mine/model.safetensors")
+    weights["model.norm.weight"][0] = number
+    save_file(weights, "mine/model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        UserError, match=r"model\.path mine: 1 of \d+ numbers of model\.norm\.weight in model\.s"
+    ):
+        prepare(config(model={"source": "local", "path": "mine"}))
+    assert list(Path("models").iterdir()) == []

@@ -1,5 +1,6 @@
 """A run that was stopped and goes on ends as if it had never been stopped, bit for bit."""
 
+import json
 import logging
 import os
 import re
@@ -11,11 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from score_core.checkpointing import resumable_trainer
 from score_core.checkpointing.checkpoints import Checkpoints
 from score_core.errors import Stopped, UserError
 from score_core.rl.training import Folders, train_phase
@@ -60,8 +64,13 @@ def same(work: Path) -> None:
     whole, resumed = written(work, "whole"), written(work, "resumed")
     assert whole.keys() == resumed.keys() and len(whole) > 6
     assert [name for name in whole if whole[name] != resumed[name]] == []
-    left = [path.name for path in (work / "work/resumed").iterdir()]
-    assert left == ["log.jsonl"], left
+    left = {path.name for path in (work / "work/resumed").iterdir()}
+    (run,) = left - {"log.jsonl"}
+    # What the outputs can be written from again: the end, the best, and earlier phases.
+    checkpoints = sorted(path.name for path in (work / "work/resumed" / run).glob("*-*"))
+    summary = json.loads((work / "metrics/resumed.json").read_text())
+    assert {*checkpoints} == {f"checkpoint-{summary[step]}" for step in ("steps", "selected_step")}
+    assert not (work / "work/resumed" / run / "unfinished").exists()
     assert not [path for path in work.rglob("*") if path.suffix in (".tmp", ".probe")]
 
 
@@ -296,7 +305,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_no_output(
 
     filling = threading.Thread(target=fill_when_saved)
     filling.start()
-    with pytest.raises(UserError, match=r"that of step (\d+) is intact; free some space") as raised:
+    with pytest.raises(UserError, match=r"checkpoint of step (\d+) is intact; free some space") as raised:
         train_stage("stage2", config, OFTEN, target)
     filling.join()
     assert not target.output.exists() and not list((tmp_path / "metrics").glob("resumed*"))
@@ -325,10 +334,59 @@ def test_a_disk_that_is_too_full_for_the_log_is_said_too(
     filling.start()
     try:
         with pytest.raises(
-            UserError, match=r"the log of step \d+ cannot be written .*none was written before"
+            UserError, match=r"the log of step \d+ cannot be written .*no checkpoint was written before"
         ):
             train_stage("stage2", config, RUNTIME, target)
     finally:
         over.set()
         filling.join()
     assert not target.output.exists()
+
+
+# ------------------------------------------------------------------------------------ how often, how long
+
+
+def simulate(
+    monkeypatch: pytest.MonkeyPatch, step: float, save: Callable[[int], float], **settings: Any
+) -> Any:
+    """The moments at which training would save in 1,000 steps, and the share of its time that it takes."""
+    clock = [0.0]
+    monkeypatch.setattr(resumable_trainer.time, "monotonic", lambda: clock[0])
+    trainer = SimpleNamespace(any_process=lambda *flags: flags, stop=SimpleNamespace(asked=False))
+    settled = runtime(checkpoints=settings).checkpoints
+    saving = resumable_trainer._Saving(trainer, Checkpoints(Path("nowhere"), settled))
+    clock[0] += save(0)
+    saving.saved(0.0)
+    moments, saved, state = [], 0.0, SimpleNamespace(is_world_process_zero=True, global_step=0)
+    for number in range(1, 1001):
+        clock[0] += step
+        control = SimpleNamespace(should_save=False, should_training_stop=False)
+        saving.on_step_end(SimpleNamespace(max_steps=10**9), state, control)
+        if control.should_save:
+            began = clock[0]
+            clock[0] += save(number)
+            saving.saved(began)
+            saved += clock[0] - began
+            moments.append(number)
+        if number % 10 == 0:
+            clock[0] += 50 * step  # validation
+    return moments, saved / clock[0]
+
+
+@pytest.mark.parametrize("step", [1.0, 8.0, 100.0])
+@pytest.mark.parametrize("save", [0.001, 1.0, 7.0, 60.0])
+def test_saving_takes_a_tenth_of_the_time_at_most(
+    monkeypatch: pytest.MonkeyPatch, step: float, save: float
+) -> None:
+    moments, share = simulate(monkeypatch, step, lambda _: save, every_seconds=5)
+    assert share <= 0.1 + 1e-9
+    assert moments and moments[0] <= 1 + max(5, 9 * save) / step
+
+
+def test_one_save_during_which_the_process_was_suspended_changes_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hour = 3600.0
+    moments, _ = simulate(monkeypatch, 1.0, lambda at: hour if 100 <= at < 110 else 0.5, every_seconds=5)
+    gaps = [after - before for before, after in pairwise(moments)]
+    assert max(gaps) <= 6

@@ -1,0 +1,375 @@
+"""What a machine can do to a stage: what was tried, what the stage said, what was lost.
+
+    .venv/bin/python -m benchmarks.faults                    # all, some minutes
+    .venv/bin/python -m benchmarks.faults "disk" "terminal"  # those with these words
+
+In a clone of the checkout, at a size that trains for seconds: the pipeline runs once in peace. Then, for each
+fault, a stage's outputs are removed, as DVC does, its command runs with the fault, and again without. Nothing
+is lost if the first run leaves all other outputs as they were, and no half of its own, and the second makes
+the very files that the peaceful run made.
+
+Small and read-only disks are mounted, which takes root; without it those rows say that they were skipped.
+Writes benchmarks/faults.csv and prints the table as markdown. Ends with 1 if something was lost, or if there
+was a traceback.
+"""
+
+import os
+import pty
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.tables import markdown
+from score_core.checkpointing.checkpoints import size_of
+from tasks.runner.exits import parser_of
+from tasks.runner.pipeline import outputs_of, read_pipeline
+from tests.victims import PATIENCE, Victim, until
+
+KINDS = ("outs", "metrics", "plots")
+PAGE = 4096
+SECONDS_TO_DIE = 5
+# For every Python below this folder on PYTHONPATH.
+JUMPING_CLOCK = """
+import random, time
+real, leap = time.time, random.Random(0)
+time.time = lambda: real() + leap.uniform(-1, 1) * 10 * 365 * 86_400
+"""
+
+
+class Skipped(Exception):  # noqa: N818 - no error
+    """What a fault takes is not to be had here."""
+
+
+@dataclass
+class Run:
+    """How a stage is to be run: its command, and what is done to it."""
+
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    before: Callable[[], object] | None = None  # in the new process
+    during: Callable[[subprocess.Popen[bytes]], object] | None = None
+    terminal: bool = False
+
+    def start(self, clone: Victim) -> tuple[int, str]:
+        """Runs it; returns the exit code and both streams."""
+        said = clone.root.parent / "said"
+        with said.open("wb") as file:
+            master, slave = pty.openpty() if self.terminal else (None, file.fileno())
+            process = subprocess.Popen(
+                self.command,
+                cwd=clone.root,
+                env={**clone.environment, **self.environment},
+                stdout=slave,
+                stderr=slave,
+                preexec_fn=self.before,
+                start_new_session=True,
+            )
+            if self.during:
+                self.during(process)
+            if master is not None:
+                os.close(slave)
+                os.close(master)
+            process.wait(PATIENCE)
+        return process.returncode, said.read_text(errors="replace")
+
+
+def command_of(stage: str) -> list[str]:
+    """A stage's command, as the shell splits it."""
+    return [sys.executable, *read_pipeline()[stage]["cmd"].split()[1:]]
+
+
+def mount(*arguments: str) -> None:
+    """Mounts, or skips."""
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Skipped(f"skipped: mount says {done.stderr.strip() or done.returncode}")
+
+
+@contextmanager
+def small_disk(folder: Path, room: int) -> Iterator[None]:
+    """A disk with a folder's content and so many bytes left, in the folder's place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        pages = sum(path.stat().st_size // PAGE + 2 for path in folder.rglob("*"))
+        mount("-t", "tmpfs", "-o", f"size={(pages + 1) * PAGE + room}", "tmpfs", str(folder))
+        try:
+            shutil.copytree(copy, folder, dirs_exist_ok=True)
+            filler = folder / "filler"
+            filler.write_bytes(b"\0" * max(0, shutil.disk_usage(folder).free - room))
+            yield
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that nobody can write to, not even root."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount("--bind", str(folder), str(folder))
+    try:
+        mount("-o", "remount,ro,bind", str(folder))
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+# ------------------------------------------------------------------------------------------------- faults
+
+
+@contextmanager
+def full_disk(clone: Victim, stage: str) -> Iterator[Run]:
+    """Room for half of what the stage writes first."""
+    output = clone.root / outputs_of(stage)[0]
+    with small_disk(output.parent, clone.sizes[stage] // 2):
+        yield Run(command_of(stage))
+
+
+@contextmanager
+def full_runs(clone: Victim, stage: str) -> Iterator[Run]:
+    """No room for checkpoints."""
+    with small_disk(clone.root / ".runs", 100_000):
+        yield Run(command_of(stage))
+
+
+@contextmanager
+def full_while_training(clone: Victim, stage: str) -> Iterator[Run]:
+    """Another program fills the disk of the checkpoints once there is one."""
+    runs = clone.root / ".runs"
+
+    def fill(process: subprocess.Popen[bytes]) -> None:
+        wait(lambda: any(runs.glob("*/*/checkpoint-*")), process)
+        with (runs / "another").open("wb") as file:
+            try:
+                while True:
+                    file.write(b"\0" * PAGE)
+                    file.flush()
+            except OSError:
+                pass
+
+    with small_disk(runs, 30_000_000):
+        yield Run(command_of(stage), during=fill)
+
+
+@contextmanager
+def full_cache(clone: Victim, stage: str) -> Iterator[Run]:
+    """Room for the stage's outputs and none for DVC's copies of them."""
+    with small_disk(clone.root / ".dvc/cache", PAGE):
+        yield Run(["dvc", "repro", "--single-item", stage])
+
+
+@contextmanager
+def killed_before_recorded(clone: Victim, stage: str) -> Iterator[Run]:
+    """DVC dies once the outputs are there, and before they are in its cache."""
+    summary = clone.root / outputs_of(stage, "metrics")[0]
+
+    def kill(process: subprocess.Popen[bytes]) -> None:
+        wait(summary.exists, process)
+        process.kill()
+
+    yield Run(["dvc", "repro", "--single-item", stage], during=kill)
+
+
+@contextmanager
+def no_descriptors(clone: Victim, stage: str) -> Iterator[Run]:
+    """Few files may be open at a time."""
+    yield Run(command_of(stage), before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8)))
+
+
+@contextmanager
+def no_memory(clone: Victim, stage: str) -> Iterator[Run]:
+    """A third of a gigabyte for data, of which libraries take some."""
+    limit = 350_000_000
+    yield Run(command_of(stage), before=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
+
+
+@contextmanager
+def read_only_outputs(clone: Victim, stage: str) -> Iterator[Run]:
+    """The folder of the outputs is read-only."""
+    with read_only((clone.root / outputs_of(stage)[0]).parent):
+        yield Run(command_of(stage))
+
+
+@contextmanager
+def read_only_runs(clone: Victim, stage: str) -> Iterator[Run]:
+    """The folder of checkpoints and locks is."""
+    with read_only(clone.root / ".runs"):
+        yield Run(command_of(stage))
+
+
+@contextmanager
+def jumping_clock(clone: Victim, stage: str) -> Iterator[Run]:
+    """The clock says another time whenever it is asked, up to ten years off."""
+    folder = clone.root.parent / "clock"
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(JUMPING_CLOCK)
+    yield Run(command_of(stage), {"PYTHONPATH": str(folder)})
+
+
+@contextmanager
+def suspended(clone: Victim, stage: str) -> Iterator[Run]:
+    """SIGSTOP for three seconds, five times, and SIGCONT."""
+
+    def suspend(process: subprocess.Popen[bytes]) -> None:
+        started(clone, stage, process)
+        for _ in range(5):
+            for number, seconds in ((signal.SIGSTOP, 3.0), (signal.SIGCONT, 0.2)):
+                os.killpg(process.pid, number)
+                time.sleep(seconds)
+
+    yield Run(command_of(stage), during=suspend)
+
+
+@contextmanager
+def closed_terminal(clone: Victim, stage: str) -> Iterator[Run]:
+    """The terminal goes, and SIGHUP comes, while the stage runs."""
+
+    def close(process: subprocess.Popen[bytes]) -> None:
+        started(clone, stage, process)
+        os.killpg(process.pid, signal.SIGHUP)
+
+    yield Run(command_of(stage), during=close, terminal=True)
+
+
+def wait(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    """Until something holds or the process has ended."""
+    assert until(lambda: condition() or process.poll() is not None, 0.002), "nothing happened"
+
+
+def started(clone: Victim, stage: str, process: subprocess.Popen[bytes]) -> None:
+    """Until a stage of training has saved."""
+    wait(lambda: any((clone.root / ".runs" / stage).glob("*/checkpoint-*")), process)
+
+
+# The last stage of each command: those of one command differ in paths only.
+STAGES = list({command_of(stage)[2]: stage for stage in read_pipeline()}.values())
+DOWNLOAD, PREPARE, EVALUATE, TRAIN, REPORT = STAGES
+FAULTS: dict[str, tuple[Callable[[Victim, str], Any], list[str]]] = {
+    "disk full: outputs": (full_disk, STAGES),
+    "disk full: checkpoints": (full_runs, [TRAIN]),
+    "disk full while it trains": (full_while_training, [TRAIN]),
+    "disk full: DVC's cache": (full_cache, [TRAIN]),
+    "DVC killed before it recorded": (killed_before_recorded, [TRAIN]),
+    "8 file descriptors": (no_descriptors, [DOWNLOAD, TRAIN]),
+    "no memory": (no_memory, [PREPARE, TRAIN]),
+    "read-only outputs": (read_only_outputs, [TRAIN, REPORT]),
+    "read-only .runs": (read_only_runs, [TRAIN]),
+    "clock that jumps": (jumping_clock, [TRAIN]),
+    "SIGSTOP and SIGCONT": (suspended, [TRAIN]),
+    "closed terminal": (closed_terminal, [TRAIN]),
+}
+
+
+class Patient(Victim):
+    """A clone in which the pipeline has run in peace."""
+
+    def __init__(self, folder: Path) -> None:
+        sizes = ("training.steps=16", "training.validate_every=4", "model.steps=30")
+        super().__init__(folder, *sizes, checkpoints={"every_seconds": 0.2})
+        self.run("dvc", "repro")
+        self.expected = self.hashes()
+        self.sizes = {stage: self._size(stage) for stage in STAGES}
+
+    def _size(self, stage: str) -> int:
+        first = self.root / outputs_of(stage)[0]
+        return size_of(first) if first.is_dir() else first.stat().st_size
+
+    def forget(self, stage: str) -> None:
+        """Removes a stage's outputs, as DVC does before it runs its command, and what it keeps for itself."""
+        self.undo_lock(stage)
+        for path in self.outputs(stage):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def undo_lock(self, stage: str) -> None:
+        """Takes from DVC what it would restore the stage's outputs from."""
+        shutil.rmtree(self.root / ".runs" / stage, ignore_errors=True)
+        shutil.rmtree(self.root / ".dvc/cache", ignore_errors=True)
+
+    def outputs(self, stage: str) -> list[Path]:
+        return [self.root / path for kind in KINDS for path in outputs_of(stage, kind)]
+
+    def others(self, stage: str) -> dict[str, str]:
+        """The hashes of all outputs but a stage's own."""
+        own = tuple(str(path.relative_to(self.root)) for path in self.outputs(stage))
+        return {name: value for name, value in self.hashes().items() if not name.startswith(own)}
+
+
+def lost(clone: Patient, stage: str, others: dict[str, str]) -> list[str]:
+    """What a fault has done to the outputs: those of other stages, and halves of its own."""
+    found = [name for name, value in others.items() if clone.hashes().get(name) != value]
+    expected = clone.expected
+    return found + [name for name, value in clone.hashes().items() if expected.get(name) not in (None, value)]
+
+
+def trial(clone: Patient, name: str, stage: str) -> dict[str, Any]:
+    """A row."""
+    row = {"fault": name, "stage": stage}
+    clone.forget(stage)
+    others = clone.others(stage)
+    try:
+        with FAULTS[name][0](clone, stage) as run:
+            code, said = run.start(clone)
+            deadline = time.monotonic() + SECONDS_TO_DIE
+            until(lambda: not clone.processes("tasks.") or time.monotonic() > deadline)
+            orphans, gone = clone.processes("tasks."), lost(clone, stage, others)
+    except Skipped as skipped:
+        return {**row, "exit": "", "said": str(skipped), "traceback": "", "then": "", "lost": ""}
+    then = ""
+    if code != 0:
+        again = Run(run.command).start(clone)
+        step = re.search(r"resumed from step (\d+)", again[1])
+        then = f"resumed from step {step[1]}" if step else "ran" if again[0] == 0 else f"failed: {again[1]}"
+    gone += [path for path, value in clone.expected.items() if clone.hashes().get(path) != value]
+    return {
+        **row,
+        "exit": code,
+        "said": last_line(said, clone) if code != 0 else "nothing: it went on",
+        "traceback": "YES" if "Traceback" in said else "no",
+        "then": then,
+        "lost": ", ".join(gone) or (f"{len(orphans)} orphans" if orphans else "nothing"),
+    }
+
+
+def last_line(said: str, clone: Victim) -> str:
+    """What a stage said at its end, without the folder it was in."""
+    lines = [line for line in re.split(r"[\r\n]+", said) if line.strip()]
+    errors = re.findall(r"\b[Ee](?:rror|RROR): .*", said)
+    line = (errors or lines or [""])[-1]
+    return line.replace(f"{clone.root}/", "").replace("|", "/")
+
+
+def main() -> None:
+    """Tries everything."""
+    parser = parser_of("benchmarks.faults", __doc__)
+    parser.add_argument("faults", nargs="*", help=f"parts of their names (default: all): {', '.join(FAULTS)}")
+    wanted, file = parser.parse_args().faults, Path("benchmarks/faults.csv")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Patient(Path(folder))
+        for name, (_, stages) in FAULTS.items():
+            for stage in stages if not wanted or any(part in name for part in wanted) else ():
+                rows.append(trial(clone, name, stage))
+                print(rows[-1], flush=True)
+                if not wanted:
+                    pd.DataFrame(rows).to_csv(file, index=False)
+    table = pd.DataFrame(rows)
+    print(markdown(table.columns, table.to_numpy()))
+    wrong = table[~table.lost.isin(["nothing", ""]) | (table.traceback == "YES")]
+    print(f"{len(table)} trials, {len(wrong)} not as they have to be")
+    sys.exit(len(wrong) > 0)
+
+
+if __name__ == "__main__":
+    main()
