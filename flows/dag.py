@@ -138,7 +138,7 @@ def _reasons(root: Path) -> dict[str, str]:
 
 def _describe(stage: PipelineStage, status: list[Any]) -> str:
     """DVC's status of a stage in a line, e.g. `changed: parameters stage2.alpha; code score_core/rl`."""
-    if not any(output.hash_info for output in stage.outs):
+    if not any(file.hash_info for file in (*stage.outs, *stage.deps)):
         return NEVER
     code = {str(dep) for dep in stage.deps if _is_code(Path(dep.fs_path))}
     found: dict[str, list[str]] = {}

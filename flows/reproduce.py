@@ -69,7 +69,8 @@ def reproduce(
                 select_profile(profile)
             name = results.result_name()
             known = read_stages()
-            wanted = select(known, stages)
+            checks = [stage.name for stage in known if not stage.outputs]
+            wanted = select(known, stages and [*checks, *stages])
         except UserError as error:
             return Failed(name=REFUSED, message=str(error))
         forced = _forced(force, stages, [stage.name for stage in wanted])
