@@ -65,9 +65,11 @@ def reproduce(
     logger = get_run_logger()
     with exclusive("another flow run", ROOT / results.FLOW, accelerated=False, log=logger):
         try:
+            results.check_max_drop(max_drop)
             if profile is not None:
                 select_profile(profile)
             name = results.result_name()
+            accepted = results.read_accepted(name)  # now, rather than after hours of training
             known = read_stages()
             checks = [stage.name for stage in known if not stage.outputs]
             wanted = select(known, stages and [*checks, *stages])
@@ -93,14 +95,15 @@ def reproduce(
         final = results.read_metrics(results.FINAL, wanted)
         if final is None:
             return Completed(message=summary)
-        show_metrics(name, final, results.read_metrics(results.BASE, known))
+        show_metrics(name, final, results.read_metrics(results.BASE, known), accepted)
         results.save_last(name, final)
-        return quality_gate(name, summary, final, max_drop)
+        return quality_gate(name, summary, final, accepted, max_drop)
 
 
-def quality_gate(name: str, summary: str, final: results.Metrics, max_drop: float) -> State:
+def quality_gate(
+    name: str, summary: str, final: results.Metrics, accepted: results.Metrics | None, max_drop: float
+) -> State:
     """Failed if the metrics are too far below the accepted ones."""
-    accepted = results.read_accepted(name)
     found = results.regressions(final, accepted, max_drop) if accepted else []
     if found:
         return Failed(

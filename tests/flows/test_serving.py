@@ -114,7 +114,7 @@ if "tasks.train" in sys.orig_argv and "stage2" in sys.orig_argv and not os.path.
     once.unlink()
     said = flow(checkout, "--retries", "1")
     assert re.search("train_stage2 failed: `python -m tasks.train .*--name stage2.*` exited with ", said)
-    assert "default-smoke: 4 stages ran, 5 cached" in said
+    assert "default-smoke: 3 stages ran, 6 cached" in said
     (checkout.root / PARAMS).write_text(compose(["smoke=yes"], checkout.root / "conf"))
     spy.write_text(text)
 
@@ -122,7 +122,7 @@ if "tasks.train" in sys.orig_argv and "stage2" in sys.orig_argv and not os.path.
 def test_a_result_restored_by_dvc_counts_as_cached_and_force_runs_it(server, checkout):
     said = flow(checkout)
     assert "restored from the run cache; changed: parameters stage2.alpha 5.0 → 3.0, " in said
-    assert "default-smoke: 0 stages ran, 9 cached" in said
+    assert "default-smoke: 1 stages ran, 8 cached" in said
     said = flow(checkout, "--stages", "evaluate_base", "--force")
     assert "evaluate_base is stale: forced" in said and "1 stages ran, 3 cached" in said
 
@@ -136,6 +136,7 @@ def test_a_worse_result_than_the_accepted_one_fails_the_run(server, checkout):
     said = flow(checkout, fails=True)
     assert "Worse than the accepted run: accuracy_t2 is" in said and "a drop of 5.00 points" in said
     assert "not worse" in flow(checkout, "--max-drop", "0.06")
+    assert "max_drop: expected a share" in flow(checkout, "--max-drop", "nan", fails=True)
     assert "Worse than the accepted run" in server.runs("Failed")[-1]["state"]["message"]
 
 
