@@ -17,15 +17,14 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, State
 
 from flows import results
 from flows.artifacts import show_metrics, show_report, show_stages
 from flows.child import run
+from flows.connection import connect
 from flows.dag import ROOT, Step, plan, read_stages, select
 from flows.notify import hooks
-from flows.serve import running_server
 from flows.stages import REFUSED, Outcome, child_environment, reproduce_stage
 from score_core.errors import UserError
 from score_core.files import replacing
@@ -169,11 +168,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--plan is for params.yaml as it is; leave out --profile")
     if given.plan:
         return exit_code("reproduce", lambda: _print_plan(given))
-    server = running_server(ROOT)
-    with temporary_settings({PREFECT_API_URL: server} if server else {}):
-        state = reproduce(
-            given.profile, given.stages, given.force, given.retries, given.max_drop, return_state=True
-        )
+    if code := exit_code("reproduce", lambda: connect(ROOT)):
+        return code
+    state = reproduce(
+        given.profile, given.stages, given.force, given.retries, given.max_drop, return_state=True
+    )
     if state.is_completed():
         print(state.message)
         return 0
