@@ -15,6 +15,7 @@ from prefect.settings import (
     PREFECT_API_KEY,
     PREFECT_API_URL,
     PREFECT_HOME,
+    PREFECT_SERVER_API_AUTH_STRING,
     PREFECT_UI_URL,
     temporary_settings,
 )
@@ -51,6 +52,8 @@ def connect(root: Path) -> None:
         environment |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
         until_exit.enter_context(start_server(environment, root, LOOPBACK, port, grace=5.0))
         own = {PREFECT_API_URL: f"{address_of(LOOPBACK, port)}/api", PREFECT_UI_URL: ""}  # it has no page
+        if password := PREFECT_SERVER_API_AUTH_STRING.value():
+            own[PREFECT_API_AUTH_STRING] = password
         until_exit.enter_context(temporary_settings(own))
 
 

@@ -136,7 +136,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped.")
         return 0
-    except (EndedError, UserError) as error:
+    except (EndedError, UserError, httpx.HTTPError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     return 0

@@ -94,10 +94,12 @@ def check_address(host: str, port: int) -> int:
             "For another port: `make serve args='--port 4300'`."
         ) from None
     password = PREFECT_SERVER_API_AUTH_STRING.value()
-    if not ipaddress.ip_address(address).is_loopback and not all((password or "").partition(":")):
+    if password is None and ipaddress.ip_address(address).is_loopback:
+        return int(port)
+    if not all((password or "").partition(":")):
         raise UserError(
-            f"--host {host}: others reach this address, and whoever uses the server may run commands here; "
-            "set PREFECT_SERVER_API_AUTH_STRING=NAME:PASSWORD in the environment, or leave out --host."
+            f"--host {host}: whoever uses the server may run commands here; where others reach it, set "
+            "PREFECT_SERVER_API_AUTH_STRING=NAME:PASSWORD in the environment, or leave out --host."
         )
     return int(port)
 
