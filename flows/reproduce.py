@@ -28,7 +28,7 @@ from flows.notify import hooks
 from flows.stages import REFUSED, Outcome, child_environment, reproduce_stage
 from score_core.errors import UserError
 from score_core.files import replacing
-from tasks.commands.profiles import PARAMS, check_known, check_nothing_lost, compose
+from tasks.commands.profiles import PARAMS, check_known, check_nothing_lost, compose, note_composed
 from tasks.runner.exits import exit_code, parser_of
 from tasks.runner.lock import exclusive
 from tasks.runner.processes import end_with_parent
@@ -126,6 +126,7 @@ def select_profile(name: str, root: Path = ROOT) -> None:
     if target.exists() and target.read_text() == text:
         return
     check_nothing_lost(root)
+    note_composed(text, root)
     with replacing(target) as temporary:
         temporary.write_text(text)
 

@@ -269,6 +269,14 @@ def test_edits_made_by_hand_are_not_overwritten(checkout):
     (checkout.root / PARAMS).write_text(compose(["smoke=yes"], checkout.root / "conf"))
 
 
+def test_a_mistyped_value_can_be_put_right(checkout):
+    who = {f"GIT_{who}_{what}": "n" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    said = checkout.run("dvc", "exp", "run", *SMOKE, "-S", "seed=abc", fails=True, **who)
+    assert "error: params.yaml: seed: " in said
+    assert checkout.experiment(*SMOKE) == []
+    assert checkout.hashes() == checkout.made
+
+
 def test_to_another_profile_and_back_without_training(checkout):
     ran = checkout.experiment("-S", "profile=gsm8k", *SMOKE)
     assert set(ran) == set(STAGES)

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import httpx
+import prefect.settings
 import pytest
+from prefect.settings import temporary_settings
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from flows.connection import ADDRESS, running_server, start_server
+from flows.connection import connect as connect_to_server
 from flows.server import LOOPBACK, check_address
 from score_core.errors import UserError
 
@@ -97,26 +100,33 @@ def test_without_the_password_nothing_is_shown(port, folder):
     assert "not-to-be-seen" not in (folder / "home" / "server.log").read_text()
 
 
-def flow(**environment: str) -> list[str]:
-    """What the flow's command line says, which has to be a mistake that the user can mend."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.reproduce", "--stages", "check"],
-        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    return done.stderr.splitlines()
+def why_not(**settings: str) -> str:
+    """Why a run cannot report to the server that these settings name."""
+    with (
+        temporary_settings({getattr(prefect.settings, name): value for name, value in settings.items()}),
+        pytest.raises(UserError) as refusal,
+    ):
+        connect_to_server(ROOT)
+    return str(refusal.value)
 
 
 def test_a_server_that_does_not_answer_or_let_one_in_is_told_in_a_line(port):
-    (line,) = flow(PREFECT_API_URL="http://127.0.0.1:9/api")
+    line = why_not(PREFECT_API_URL="http://127.0.0.1:9/api")
     assert "no Prefect server answers at http://127.0.0.1:9/api (" in line and "unset the variable" in line
-    (line,) = flow(PREFECT_API_URL=f"http://{LOOPBACK}:{port}/api", PREFECT_API_AUTH_STRING="operator:wrong")
+    api = f"http://{LOOPBACK}:{port}"
+    assert "(status 404); start it" in why_not(PREFECT_API_URL=api)
+    line = why_not(PREFECT_API_URL=f"{api}/api", PREFECT_API_AUTH_STRING="operator:wrong")
     assert "set PREFECT_API_AUTH_STRING to the NAME:PASSWORD" in line and "wrong" not in line
 
 
 def test_a_damaged_database_is_told_in_a_line(tmp_path):
     (tmp_path / "prefect.db").write_bytes(b"no database" * 1000)
-    (line,) = flow(PREFECT_HOME=str(tmp_path), PREFECT_API_URL="")
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.reproduce", "--stages", "check"],
+        cwd=ROOT, env={**os.environ, "PREFECT_HOME": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: Prefect's server did not start")
     assert "file is not a database" in line and f"move {tmp_path / 'prefect.db'} away" in line
 
 
@@ -137,16 +147,16 @@ def test_a_note_that_a_killed_server_left_is_no_server(tmp_path):
             check_address(LOOPBACK, silent.getsockname()[1])
 
 
-def test_a_server_is_refused_where_it_cannot_listen_or_others_would_get_in(monkeypatch):
-    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+def test_a_server_is_refused_where_it_cannot_listen_or_others_would_get_in():
     with pytest.raises(UserError, match=r"--host nowhere\.invalid: .*expected a name or address"):
         check_address("nowhere.invalid", 0)
     with pytest.raises(UserError, match="--port 70000: cannot listen"):
         check_address(LOOPBACK, 70000)
     for password in (None, "", "no-name", "operator:"):
-        if password is not None:
-            monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", password)
-        with pytest.raises(UserError, match="set PREFECT_SERVER_API_AUTH_STRING=NAME:PASSWORD"):
+        with (
+            temporary_settings({prefect.settings.PREFECT_SERVER_API_AUTH_STRING: password}),
+            pytest.raises(UserError, match="set PREFECT_SERVER_API_AUTH_STRING=NAME:PASSWORD"),
+        ):
             check_address("0.0.0.0", 0)
-    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", PASSWORD)
-    assert check_address("0.0.0.0", 0) > 0
+    with temporary_settings({prefect.settings.PREFECT_SERVER_API_AUTH_STRING: PASSWORD}):
+        assert check_address("0.0.0.0", 0) > 0
