@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.dag import ROOT, Stage, find_output
-from flows.results import Metrics, read_accepted, read_last, table
+from flows.results import Metrics, read_last, table
 from flows.serve import REPORTS_URL
 from flows.stages import Outcome
 
@@ -21,10 +21,10 @@ def show_stages(name: str, outcomes: Sequence[Outcome]) -> None:
     create_table_artifact(rows, key=_key("stages", name), description=f"Stages, profile {name}")
 
 
-def show_metrics(name: str, final: Metrics, base: Metrics | None) -> None:
+def show_metrics(name: str, final: Metrics, base: Metrics | None, accepted: Metrics | None) -> None:
     """The metrics compared with the base model's, the previous run's and the accepted ones."""
     create_table_artifact(
-        table(final, base, read_last(name), read_accepted(name)),
+        table(final, base, read_last(name), accepted),
         key=_key("metrics", name),
         description=f"{final['n']} test problems, profile {name}; in brackets the difference in points",
     )

@@ -1,10 +1,13 @@
 """The stages, their order, their outputs and what is stale, all of it as DVC says."""
 
+import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import networkx
+from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from dvc.utils.diff import diff
@@ -13,6 +16,11 @@ from score_core.errors import unknown_name
 
 ROOT = Path(__file__).resolve().parent.parent
 NEVER = "has never run"
+BUSY = (
+    "is busy, it is being blocked by"  # what DVC, which does not wait, says of files that another DVC holds
+)
+BUSY_SECONDS = 2.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,16 +137,27 @@ def _of_pipeline(repo: Repo) -> list[PipelineStage]:
 
 
 def _reasons(root: Path) -> dict[str, str]:
-    """Of each stale stage what `dvc status` reports."""
-    repo = _repo(root)
-    with repo.lock:
-        found = {stage: list(stage.status().values()) for stage in _of_pipeline(repo)}
+    """Of each stale stage what `dvc status` reports; waits for a stage that another DVC is running here."""
+    told = False
+    while True:
+        repo = _repo(root)
+        try:
+            with repo.lock:
+                found = {stage: list(stage.status().values()) for stage in _of_pipeline(repo)}
+            break
+        except LockError as error:
+            if not told:
+                log.warning(
+                    "waiting for another run of DVC: %s", " ".join(str(error).split("\n\n")[0].split())
+                )
+            told = True
+            time.sleep(BUSY_SECONDS)
     return {stage.name: _describe(stage, status[0]) for stage, status in found.items() if status}
 
 
 def _describe(stage: PipelineStage, status: list[Any]) -> str:
     """DVC's status of a stage in a line, e.g. `changed: parameters stage2.alpha; code score_core/rl`."""
-    if not any(output.hash_info for output in stage.outs):
+    if not any(file.hash_info for file in (*stage.outs, *stage.deps)):
         return NEVER
     code = {str(dep) for dep in stage.deps if _is_code(Path(dep.fs_path))}
     found: dict[str, list[str]] = {}

@@ -17,19 +17,18 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, State
 
 from flows import results
 from flows.artifacts import show_metrics, show_report, show_stages
 from flows.child import run
+from flows.connection import connect
 from flows.dag import ROOT, Step, plan, read_stages, select
 from flows.notify import hooks
-from flows.serve import running_server
 from flows.stages import REFUSED, Outcome, child_environment, reproduce_stage
 from score_core.errors import UserError
 from score_core.files import replacing
-from tasks.commands.profiles import PARAMS, check_known, check_nothing_lost, compose
+from tasks.commands.profiles import PARAMS, check_known, check_nothing_lost, compose, note_composed
 from tasks.runner.exits import exit_code, parser_of
 from tasks.runner.lock import exclusive
 from tasks.runner.processes import end_with_parent
@@ -65,11 +64,14 @@ def reproduce(
     logger = get_run_logger()
     with exclusive("another flow run", ROOT / results.FLOW, accelerated=False, log=logger):
         try:
+            results.check_max_drop(max_drop)
             if profile is not None:
                 select_profile(profile)
             name = results.result_name()
+            accepted = results.read_accepted(name)  # now, rather than after hours of training
             known = read_stages()
-            wanted = select(known, stages)
+            checks = [stage.name for stage in known if not stage.outputs]
+            wanted = select(known, stages and [*checks, *stages])
         except UserError as error:
             return Failed(name=REFUSED, message=str(error))
         forced = _forced(force, stages, [stage.name for stage in wanted])
@@ -92,14 +94,15 @@ def reproduce(
         final = results.read_metrics(results.FINAL, wanted)
         if final is None:
             return Completed(message=summary)
-        show_metrics(name, final, results.read_metrics(results.BASE, known))
+        show_metrics(name, final, results.read_metrics(results.BASE, known), accepted)
         results.save_last(name, final)
-        return quality_gate(name, summary, final, max_drop)
+        return quality_gate(name, summary, final, accepted, max_drop)
 
 
-def quality_gate(name: str, summary: str, final: results.Metrics, max_drop: float) -> State:
+def quality_gate(
+    name: str, summary: str, final: results.Metrics, accepted: results.Metrics | None, max_drop: float
+) -> State:
     """Failed if the metrics are too far below the accepted ones."""
-    accepted = results.read_accepted(name)
     found = results.regressions(final, accepted, max_drop) if accepted else []
     if found:
         return Failed(
@@ -123,6 +126,7 @@ def select_profile(name: str, root: Path = ROOT) -> None:
     if target.exists() and target.read_text() == text:
         return
     check_nothing_lost(root)
+    note_composed(text, root)
     with replacing(target) as temporary:
         temporary.write_text(text)
 
@@ -165,11 +169,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--plan is for params.yaml as it is; leave out --profile")
     if given.plan:
         return exit_code("reproduce", lambda: _print_plan(given))
-    server = running_server(ROOT)
-    with temporary_settings({PREFECT_API_URL: server} if server else {}):
-        state = reproduce(
-            given.profile, given.stages, given.force, given.retries, given.max_drop, return_state=True
-        )
+    if code := exit_code("reproduce", lambda: connect(ROOT)):
+        return code
+    state = reproduce(
+        given.profile, given.stages, given.force, given.retries, given.max_drop, return_state=True
+    )
     if state.is_completed():
         print(state.message)
         return 0

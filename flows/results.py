@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from flows.dag import ROOT, Stage, find_output, read_stages, reason
+from flows.dag import ROOT, Stage, find_output, plan, read_stages, select
 from score_core.errors import UserError
 from score_core.files import read_json, replacing, write_json
 from score_core.report.labels import MODELS, TRANSITIONS
@@ -60,8 +60,21 @@ def read_metrics(file: str, stages: list[Stage], root: Path = ROOT) -> Metrics |
 
 
 def read_accepted(name: str, root: Path = ROOT) -> Metrics | None:
-    """The accepted metrics, if any."""
-    return _read(root / ACCEPTED / f"{name}.json")
+    """The accepted metrics, if any.
+
+    Raises:
+        UserError: what is compared with them is missing, or is no share.
+    """
+    file = ACCEPTED / f"{name}.json"
+    accepted = _read(root / file)
+    for key in GATED if accepted is not None else ():
+        value = accepted.get(key) if isinstance(accepted, dict) else None
+        if not isinstance(value, int | float) or not -1 <= value <= 1:  # nor NaN
+            raise UserError(
+                f"{file}: {key}: expected a share, e.g. 0.95, found {value}, and later runs are compared "
+                f"with it; `git checkout {file}` restores it, `make accept` writes it anew."
+            )
+    return accepted
 
 
 def read_last(name: str, root: Path = ROOT) -> Metrics | None:
@@ -83,20 +96,25 @@ def accept(root: Path = ROOT) -> Path:
     Raises:
         UserError: the metrics are out of date, or dvc.yaml has none of that name.
     """
-    found = find_output(read_stages(root), FINAL)
+    stages = read_stages(root)
+    found = find_output(stages, FINAL)
     if found is None:
         raise UserError(f"dvc.yaml: no stage has an output {FINAL}, the metrics that are accepted.")
     metrics, stage = found
-    stale = reason(stage.name, root)
-    if stale is not None:
-        raise UserError(
-            f"{metrics}: out of date, {stage.name} is stale ({stale}); run `make repro` or `make flow` "
-            "first, then accept."
-        )
+    stale = [step for step in plan(select(stages, [stage.name]), root=root) if step.verdict == "stale"]
+    if stale:
+        why = "; ".join(f"{step.stage} is stale ({step.why})" for step in stale)
+        raise UserError(f"{metrics}: out of date: {why}. Run `make repro` or `make flow` first, then accept.")
     target = root / ACCEPTED / f"{result_name(root)}.json"
     with replacing(target) as temporary:
         shutil.copyfile(root / metrics, temporary)
     return target
+
+
+def check_max_drop(max_drop: float) -> None:
+    """Raises UserError for what no drop would exceed."""
+    if not 0 <= max_drop <= 1:
+        raise UserError(f"max_drop: expected a share from 0 to 1, found {max_drop}; 0.02 is two points.")
 
 
 def regressions(final: Metrics, accepted: Metrics, max_drop: float) -> list[str]:

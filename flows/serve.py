@@ -2,40 +2,30 @@
 
     python -m flows.serve [--host 127.0.0.1] [--port 4200]
 
-For a machine of your own: the server has no password. For one that others use see docs/prefect.md.
+For a machine of your own. On an address that others reach it wants a password, docs/prefect.md tells which.
 """
 
-import functools
 import os
 import signal
+import socket
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+from prefect.settings import PREFECT_SERVER_API_AUTH_STRING
 
 from flows.child import run
+from flows.connection import ADDRESS, LOCAL, address_of, start_server
 from flows.dag import ROOT, find_output, read_stages
+from flows.server import REPORTS, check_address
+from score_core.errors import UserError
 from tasks.runner.exits import parser_of
 from tasks.runner.processes import Child
 
 POOL = "score"
 REPORTS_URL = "SCORE_REPORTS_URL"  # where a browser finds the folder of the report
-ADDRESS = Path(".prefect/serving")  # a file with the server's address, while it is up
-START_SECONDS = 120
-
-
-def running_server(root: Path = ROOT) -> str | None:
-    """The address of this checkout's server, if it is up."""
-    try:
-        address = (root / ADDRESS).read_text()
-        return address if httpx.get(f"{address}/health", timeout=10).is_success else None
-    except (OSError, httpx.HTTPError):
-        return None
 
 
 class EndedError(Exception):
@@ -47,35 +37,41 @@ def serve(host: str, port: int, root: Path = ROOT, prefect_file: str = "prefect.
 
     Raises:
         EndedError: a process ended by itself, and the others were stopped.
+        UserError: nothing can listen there, or the server does not start.
     """
-    page = f"http://{host}:{port}"
+    port = check_address(host, port)
+    page = address_of(socket.gethostname() if host in LOCAL else host, port)
+    api = f"{address_of(LOCAL.get(host, host), port)}/api"
     environment = {
         **os.environ,
         "PREFECT_HOME": str(root / ".prefect"),
-        "PREFECT_API_URL": f"{page}/api",
+        "PREFECT_API_URL": api,
+        "PREFECT_UI_API_URL": "/api",  # of the page's own origin, under whichever name it was opened
         "PREFECT_UI_URL": page,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "SCORE_CHECKOUT": str(root),
     }
+    if password := PREFECT_SERVER_API_AUTH_STRING.value():
+        environment["PREFECT_API_AUTH_STRING"] = password
     report = find_output(read_stages(root), "*.html")
     children: dict[str, Child] = {}
     # Left in reverse order: the worker first, whose flow reports its end to the server.
     with ExitStack() as stack:
-
-        def start(name: str, *arguments: str) -> None:
-            child = Child([sys.executable, "-m", "prefect", *arguments], environment, root)
-            children[name] = stack.enter_context(child)
-
-        if report:
-            environment[REPORTS_URL] = stack.enter_context(_file_server(host, root / report[0].parent))
         try:
-            start("server", "server", "start", "--host", host, "--port", str(port))
-            _wait_until_up(children, f"{page}/api/health")
-            _mark_crashed(f"{page}/api")
+            more = []
+            if report:
+                folder = root / report[0].parent
+                folder.mkdir(parents=True, exist_ok=True)
+                environment[REPORTS_URL] = f"{page}{REPORTS}"
+                more = ["--reports", str(folder)]
+            children["server"] = stack.enter_context(start_server(environment, root, host, port, *more))
+            _mark_crashed(api, password)
             _prefect(environment, root, "work-pool", "create", POOL, "--type", "process", may_fail=True)
             _prefect(environment, root, "--no-prompt", "deploy", "--all", "--prefect-file", prefect_file)
-            start("worker", "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1")
-            (root / ADDRESS).write_text(f"{page}/api")
+            worker = ["worker", "start", "--pool", POOL, "--type", "process", "--limit", "1"]
+            command = [sys.executable, "-m", "prefect", *worker]
+            children["worker"] = stack.enter_context(Child(command, environment, root))
+            (root / ADDRESS).write_text(api)
             pages = [f"\nPrefect's page: {page}"]
             pages += [f"The report:     {environment[REPORTS_URL]}/{report[0].name}"] if report else []
             print(*pages, "Ctrl-C stops all of it.\n", sep="\n", flush=True)
@@ -89,19 +85,7 @@ def serve(host: str, port: int, root: Path = ROOT, prefect_file: str = "prefect.
             (root / ADDRESS).unlink(missing_ok=True)
 
 
-def _wait_until_up(children: dict[str, Child], address: str) -> None:
-    print("Starting Prefect's server; the first time takes half a minute", flush=True)
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        _check(children)
-        with suppress(httpx.HTTPError):
-            if httpx.get(address, timeout=10).is_success:
-                return
-        time.sleep(0.5)
-    raise EndedError(f"the server did not answer at {address} for {START_SECONDS} s")
-
-
-def _mark_crashed(api: str) -> None:
+def _mark_crashed(api: str, password: str | None) -> None:
     """Marks runs as crashed that the server takes for running, before there is a worker: theirs was killed.
 
     Such a run would keep its deployment's only slot, and no other would start.
@@ -113,7 +97,8 @@ def _mark_crashed(api: str) -> None:
         }
     }
     crashed = {"state": {"type": "CRASHED", "message": "Its worker was killed. Run it again to resume."}}
-    with httpx.Client(base_url=api, timeout=60) as client:
+    name, _, word = (password or "").partition(":")
+    with httpx.Client(base_url=api, auth=(name, word) if password else None, timeout=60) as client:
         for run in client.post("flow_runs/filter", json=wanted).raise_for_status().json():
             client.post(f"flow_runs/{run['id']}/set_state", json=crashed).raise_for_status()
 
@@ -127,22 +112,9 @@ def _prefect(environment: dict[str, str], root: Path, *arguments: str, may_fail:
 def _check(children: dict[str, Child]) -> None:
     for name, child in children.items():
         if (code := child.process.poll()) is not None:
-            raise EndedError(f"the {name} ended with code {code}; see its output above")
-
-
-@contextmanager
-def _file_server(host: str, folder: Path) -> Iterator[str]:
-    """Serves a folder to browsers, which open no local files from a page; yields the address."""
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with ThreadingHTTPServer((host, 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{host}:{server.server_port}"
-        server.shutdown()
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+            raise EndedError(
+                f"the {name} ended with code {code}; see its output above or in .prefect/server.log"
+            )
 
 
 def _stop(number: int, frame: object) -> None:
@@ -164,9 +136,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped.")
         return 0
-    except EndedError as ended:
-        print(f"error: {ended}", file=sys.stderr)
-        return 1
+    except (EndedError, UserError, httpx.HTTPError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
     return 0
 
 

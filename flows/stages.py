@@ -15,8 +15,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed, State
 
-from flows.child import run
-from flows.dag import ROOT, Stage, reason
+from flows.child import Ended, run
+from flows.dag import BUSY, BUSY_SECONDS, ROOT, Stage, reason
 
 USER_MISTAKE = 2  # exit code of the commands in tasks/ for what only the user can fix
 REFUSED = "Refused"  # name of the state that follows from it, whose type is Failed
@@ -85,13 +85,19 @@ def _stage(stage: str, command: str, force: bool, root: str) -> State:
             logger.log(_level(line), "%s", line)
 
     command_line = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
-    try:
-        ended = run(
+
+    def reproduce() -> Ended:
+        return run(
             command_line + (["--force"] if force else []),
             emit=log,
             environment=child_environment(),
             folder=Path(root),
         )
+
+    try:
+        while (ended := reproduce()).code != 0 and any(BUSY in line for line in ended.tail):
+            logger.warning("waiting for another run of DVC, which holds files of %s", stage)
+            time.sleep(BUSY_SECONDS)
     except Exception:
         raise
     except BaseException:

@@ -182,11 +182,28 @@ def test_another_bonus_runs_stage_two_on_and_the_old_one_is_restored(checkout):
     params = (checkout.root / PARAMS).read_text()
     # Two toy steps may see no reward at all, and then no bonus: the decay changes the weights for sure.
     checkout.set("stage2", alpha=5.0, weight_decay=0.5)
-    assert checkout.repro() == ["train_stage2", "evaluate_final", "report"]
+    assert checkout.repro() == ["check", "train_stage2", "evaluate_final", "report"]
     assert checkout.hashes() != checkout.made
     (checkout.root / PARAMS).write_text(params)
-    assert checkout.repro() == []
+    assert checkout.repro() == ["check"]
     assert checkout.hashes() == checkout.made
+
+
+def test_a_mistake_is_refused_before_anything_is_removed(checkout):
+    params = (checkout.root / PARAMS).read_text()
+    checkout.set("stage2", alpah=5.0)
+    assert "stage2.alpah" in checkout.run("dvc", "repro", fails=True)
+    assert checkout.hashes() == checkout.made
+
+    content = yaml.safe_load(params)
+    content["model"] = {"source": "local", "path": "models/base", "dtype": "float32", "quantize": None}
+    content["data"] = yaml.safe_load((checkout.root / "conf/profile/gsm8k.yaml").read_text())["data"]
+    (checkout.root / PARAMS).write_text(yaml.safe_dump(content, sort_keys=False))
+    said = checkout.run("dvc", "repro", fails=True)
+    assert "error: model.path: models/base is what prepare_base_model makes" in said
+    assert checkout.hashes() == checkout.made
+    (checkout.root / PARAMS).write_text(params)
+    assert checkout.repro() == []
 
 
 def test_a_deleted_model_is_restored(checkout):
@@ -198,7 +215,7 @@ def test_a_deleted_model_is_restored(checkout):
 def test_runtime_settings_invalidate_nothing(checkout):
     runtime = checkout.root / "runtime.yaml"
     runtime.write_text(runtime.read_text().replace("log_level: info", "log_level: warning"))
-    assert checkout.repro() == []
+    assert checkout.repro() == ["check"]
 
 
 def test_code_makes_those_stages_stale_that_compute_with_it(checkout):
@@ -211,7 +228,7 @@ def test_code_makes_those_stages_stale_that_compute_with_it(checkout):
         return [step.stage for step in steps if step.verdict != "cached"]
 
     assert stale_after("tasks/runner/exits.py") == []
-    assert stale_after("score_core/config/parsing.py") == []
+    assert stale_after("score_core/config/parsing.py") == ["check"]
     trained = ["train_stage1", "train_stage2"]
     follow = ["evaluate_stage1", "evaluate_final", "report"]
     assert sorted(stale_after("score_core/rl/objective.py")) == sorted([*trained, *follow])
@@ -254,11 +271,19 @@ def test_edits_made_by_hand_are_not_overwritten(checkout):
     (checkout.root / PARAMS).write_text(compose(["smoke=yes"], checkout.root / "conf"))
 
 
+def test_a_mistyped_value_can_be_put_right(checkout):
+    who = {f"GIT_{who}_{what}": "n" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    said = checkout.run("dvc", "exp", "run", *SMOKE, "-S", "seed=abc", fails=True, **who)
+    assert "error: params.yaml: seed: " in said
+    assert checkout.experiment(*SMOKE) == []
+    assert checkout.hashes() == checkout.made
+
+
 def test_to_another_profile_and_back_without_training(checkout):
     ran = checkout.experiment("-S", "profile=gsm8k", *SMOKE)
     assert set(ran) == set(STAGES)
     assert (checkout.root / "models" / "stage2" / "adapter_config.json").exists()
-    assert checkout.experiment("-S", "profile=default", *SMOKE) == []
+    assert checkout.experiment("-S", "profile=default", *SMOKE) == ["check"]
     assert checkout.hashes() == checkout.made
 
 
@@ -297,7 +322,7 @@ def test_each_stage_declares_the_parameters_that_it_reads(checkout):
             read -= {"smoke"}  # how its weights are held: another base model, which is an input
         if "stages" in read:
             read = read - {"stages"} | {"training", stage.removeprefix("train_")}
-        if stage == "report":
+        if stage in ("check", "report"):
             assert content["params"] == [{"params.yaml": None}]
         else:
             assert set(content["params"]) == read, stage

@@ -53,6 +53,8 @@ def test_a_stage_depends_on_what_its_command_imports(command):
     start = ROOT / "tasks" / f"{command}.py"
     imported = {unit(file) for file in reached(start, stop=is_exempt) if not is_exempt(file)}
     imported -= {"score_core/__init__.py", "tasks/__init__.py"}
+    if command == "check":
+        imported.add("score_core/config")  # the one result that hangs on it: whether it can be read
     assert imported | {unit(start)} == {str(path.relative_to(ROOT)) for path in code_of(command)}
 
 

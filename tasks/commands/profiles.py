@@ -1,25 +1,28 @@
 """Is it safe to select a profile? Composing `params.yaml` anew overwrites what was edited in it by hand.
 
     python -m tasks.commands.profiles NAME            the profile exists, and no edit would be lost
-    python -m tasks.commands.profiles                 only the latter; `dvc exp run` asks this itself
-    python -m tasks.commands.profiles --known NAME    only the former, where nothing is overwritten
+    python -m tasks.commands.profiles --composing     only the latter; `dvc exp run` asks this itself
+    python -m tasks.commands.profiles --known NAME    only the former, for `make smoke`
 
 An edit is safe where its `params.yaml` can be had again: it is committed, it is what conf/ composes for the
-profile that it names, or a DVC experiment holds it. The answer is the exit code, and a line with the remedy
-when it is 2.
+profile that it names or what was composed last, or a DVC experiment holds it. The answer is the exit code,
+and a line with the remedy when it is 2.
 """
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 
 from score_core.errors import UserError, unknown_name
+from score_core.files import replacing
 from tasks.runner.exits import exit_code, parser_of
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
+COMPOSED = Path(".runs/composed_params.yaml")  # as it was composed last, for whichever profile and values
 
 
 def profiles(conf: Path = CONF) -> list[str]:
@@ -59,6 +62,8 @@ def check_nothing_lost(root: Path = Path()) -> None:
     if not params.exists() or _in_git(root):
         return
     text = params.read_text()
+    if (root / COMPOSED).exists() and (root / COMPOSED).read_text() == text:
+        return
     composed = _composed(text, root / CONF)
     if text == composed:
         return
@@ -67,6 +72,12 @@ def check_nothing_lost(root: Path = Path()) -> None:
         "overwrite them. To run them as they stand: `dvc repro`; to keep them: `git commit`, `dvc exp "
         f"save`, or the same lines in conf/profile/; to drop them: `git checkout {PARAMS}`."
     )
+
+
+def note_composed(text: str, root: Path = Path()) -> None:
+    """Remembers a `params.yaml` that is about to be written: no hand edit, whatever becomes of conf/."""
+    with replacing(root / COMPOSED) as temporary:
+        temporary.write_text(text)
 
 
 def _in_git(root: Path) -> bool:
@@ -110,14 +121,23 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = parser_of("tasks.commands.profiles", __doc__)
     parser.add_argument("name", nargs="?", help="the profile to select")
-    parser.add_argument("--known", action="store_true", help="only check that there is such a profile")
+    parser.add_argument("--known", action="store_true", help="only check that a smoke run can be made of it")
+    parser.add_argument("--composing", nargs="*", metavar="KEY=VALUE", help="what is about to be composed")
     given = parser.parse_args(arguments)
 
     def work() -> None:
         if given.name is not None:
             check_known(given.name)
+        if given.known and not str(Path.cwd()).isascii():
+            raise UserError(
+                f"{Path.cwd()}: DVC makes no temporary checkout of one whose path has letters beyond ASCII; "
+                "move it for `make smoke`; `make repro` runs here, too."
+            )
         if not given.known:
             check_nothing_lost()
+        if given.composing is not None:
+            with suppress(Exception):  # DVC composes next, and says itself what is wrong
+                note_composed(compose(given.composing))
 
     return exit_code("profiles", work)
 

@@ -51,6 +51,12 @@ def outputs_of(stage: str, kind: str = "outs") -> list[Path]:
     return [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
 
 
+def all_outputs() -> dict[Path, str]:
+    """Every path that the pipeline writes, relative, and the stage that makes it."""
+    kinds = ("outs", "metrics", "plots")
+    return {path: stage for stage in read_pipeline() for kind in kinds for path in outputs_of(stage, kind)}
+
+
 def check_model_made(folder: Path, stage: str) -> None:
     """Raises UserError, with the stage that makes one, if `folder` holds no model, whole or adapter."""
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):

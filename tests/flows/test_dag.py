@@ -1,7 +1,12 @@
 """Order, reasons and the plan: what DVC's own command line says of a small pipeline, and of ours."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +102,23 @@ def test_an_output_edited_by_hand_is_told_apart_from_a_changed_input(pipeline):
     (pipeline / "b.txt").chmod(0o644)
     (pipeline / "b.txt").write_text("by hand")
     assert reason("b", pipeline) == "changed: outputs edited outside DVC: b.txt"
+
+
+def test_a_stage_that_another_dvc_runs_is_waited_for(pipeline, caplog, monkeypatch):
+    monkeypatch.setattr("flows.dag.BUSY_SECONDS", 0.1)
+    text = (pipeline / "dvc.yaml").read_text()
+    (pipeline / "dvc.yaml").write_text(
+        text.replace("python b.py", "touch runs; while [ -e runs ]; do sleep 0.1; done")
+    )
+    command = [sys.executable, "-m", "dvc", "repro", "-q", "b"]
+    with subprocess.Popen(command, cwd=pipeline) as other:
+        while not (pipeline / "runs").exists():
+            assert other.poll() is None
+            time.sleep(0.1)
+        threading.Timer(1.0, (pipeline / "runs").unlink).start()
+        reason("b", pipeline)
+        (line,) = [record.message for record in caplog.records]
+        assert re.search(rf"waiting for another run of DVC: .*b\.txt' is busy.*PID {other.pid}\)", line)
 
 
 def test_in_a_fresh_clone_all_but_the_lock_file_is_missing(done, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from flows.dag import read_stages
 from flows.results import (
     accept,
+    check_max_drop,
     percent,
     read_accepted,
     read_last,
@@ -85,7 +86,7 @@ def test_only_a_result_of_what_the_files_say_now_is_accepted(tmp_path):
     )
     (root / "params.yaml").write_text("profile: default\n")
     (root / "made.json").write_text(json.dumps(FINAL))
-    with pytest.raises(UserError, match=r"metrics/final\.json: out of date, evaluate_final is stale"):
+    with pytest.raises(UserError, match=r"metrics/final\.json: out of date: evaluate_final is stale"):
         accept(root)
     dvc(root, "repro", "-q")
     assert accept(root) == root / "accepted" / "default.json"
@@ -94,6 +95,50 @@ def test_only_a_result_of_what_the_files_say_now_is_accepted(tmp_path):
     (root / "made.json").write_text(json.dumps(BASE))
     with pytest.raises(UserError, match=r"changed: inputs made\.json"):
         accept(root)
+
+
+def test_a_result_is_not_accepted_where_a_stage_before_it_is_stale(tmp_path):
+    """As after a changed line of code: the inputs of the stage itself are still what they were."""
+    root = make_pipeline(tmp_path / "pipeline")
+    with (root / "dvc.yaml").open("a") as file:
+        file.write(
+            "  evaluate_final:\n    cmd: mkdir -p metrics && cp made.json metrics/final.json\n"
+            "    deps: [made.json, c.txt]\n    metrics: [metrics/final.json]\n"
+            "  report:\n    cmd: cp note.txt report.txt\n    deps: [note.txt]\n    outs: [report.txt]\n"
+        )
+    (root / "params.yaml").write_text("profile: default\nb:\n  word: one\n")
+    (root / "made.json").write_text(json.dumps(FINAL))
+    (root / "note.txt").touch()
+    dvc(root, "repro", "-q")
+    accept(root)
+    (root / "note.txt").write_text("what comes after it does not count")
+    accept(root)
+    before = (root / "b.py").read_text()
+    (root / "b.py").write_text(f"{before}# another line\n")
+    with pytest.raises(UserError, match=r"out of date: b is stale \(changed: code b\.py\)\. Run"):
+        accept(root)
+    (root / "b.py").write_text(before)
+    (root / "params.yaml").write_text("profile: default\nb:\n  word: two\n")
+    with pytest.raises(UserError, match=r"b is stale \(changed: parameters b\.word one → two\)"):
+        accept(root)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [], {"accuracy_t2": 0.7}, changed(delta=float("nan")), changed(delta="1")]
+)
+def test_an_accepted_file_without_its_numbers_does_not_switch_the_gate_off(tmp_path, content):
+    (tmp_path / "accepted").mkdir()
+    (tmp_path / "accepted" / "default.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"accepted/default\.json: (accuracy_t2|delta): expected a share"):
+        read_accepted("default", tmp_path)
+
+
+@pytest.mark.parametrize("drop", [float("nan"), float("inf"), -0.1, 2.0])
+def test_an_allowed_drop_is_a_share(drop):
+    check_max_drop(0.0)
+    check_max_drop(1.0)
+    with pytest.raises(UserError, match=r"max_drop: expected a share from 0 to 1"):
+        check_max_drop(drop)
 
 
 def test_percent_rounds_for_people():

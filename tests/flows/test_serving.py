@@ -85,7 +85,7 @@ def test_the_operator_sees_log_numbers_stages_and_report(server, checkout):
 def test_the_command_line_finds_the_running_server(server, checkout):
     before = len(server.runs("Completed"))
     said = flow(checkout)
-    assert "default-smoke: 0 stages ran, 8 cached" in said
+    assert "default-smoke: 0 stages ran, 9 cached" in said
     assert len(server.runs("Completed")) == before + 1
 
 
@@ -114,7 +114,7 @@ if "tasks.train" in sys.orig_argv and "stage2" in sys.orig_argv and not os.path.
     once.unlink()
     said = flow(checkout, "--retries", "1")
     assert re.search("train_stage2 failed: `python -m tasks.train .*--name stage2.*` exited with ", said)
-    assert "default-smoke: 3 stages ran, 5 cached" in said
+    assert "default-smoke: 3 stages ran, 6 cached" in said
     (checkout.root / PARAMS).write_text(compose(["smoke=yes"], checkout.root / "conf"))
     spy.write_text(text)
 
@@ -122,9 +122,9 @@ if "tasks.train" in sys.orig_argv and "stage2" in sys.orig_argv and not os.path.
 def test_a_result_restored_by_dvc_counts_as_cached_and_force_runs_it(server, checkout):
     said = flow(checkout)
     assert "restored from the run cache; changed: parameters stage2.alpha 5.0 → 3.0, " in said
-    assert "default-smoke: 0 stages ran, 8 cached" in said
+    assert "default-smoke: 1 stages ran, 8 cached" in said
     said = flow(checkout, "--stages", "evaluate_base", "--force")
-    assert "evaluate_base is stale: forced" in said and "1 stages ran, 2 cached" in said
+    assert "evaluate_base is stale: forced" in said and "1 stages ran, 3 cached" in said
 
 
 def test_a_worse_result_than_the_accepted_one_fails_the_run(server, checkout):
@@ -136,6 +136,7 @@ def test_a_worse_result_than_the_accepted_one_fails_the_run(server, checkout):
     said = flow(checkout, fails=True)
     assert "Worse than the accepted run: accuracy_t2 is" in said and "a drop of 5.00 points" in said
     assert "not worse" in flow(checkout, "--max-drop", "0.06")
+    assert "max_drop: expected a share" in flow(checkout, "--max-drop", "nan", fails=True)
     assert "Worse than the accepted run" in server.runs("Failed")[-1]["state"]["message"]
 
 
@@ -158,7 +159,7 @@ def test_a_webhook_is_told_how_a_run_ended(server, checkout):
         failed = flow(checkout, "--stages", "nonsense", fails=True, SCORE_WEBHOOK_URL=address)
         receiver.shutdown()
     assert [message["state"] for message in received] == ["Completed", "Refused"]
-    assert received[0]["message"] == "default-smoke: 0 stages ran, 1 cached"
+    assert received[0]["message"] == "default-smoke: 0 stages ran, 2 cached"
     assert received[0]["url"].startswith(server.page) and received[0]["flow_run"] in received[0]["text"]
     assert "there is no 'nonsense'" in received[1]["text"]
     assert "500" in failed and "not-to-be-seen" not in said + failed

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dvc.cli.parser import get_main_parser
 from dvc.exceptions import DvcException
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -25,7 +26,8 @@ class KeepHandEdits(SearchPathPlugin):
         if {"--temp", "--queue"} & set(sys.argv):
             return
         # A process of its own: it composes too, and hydra has one state a process.
-        command = [sys.executable, "-m", "tasks.commands.profiles"]
+        composing = get_main_parser().parse_args(sys.argv[1:]).set_param or []
+        command = [sys.executable, "-m", "tasks.commands.profiles", "--composing", *composing]
         check = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if check.returncode != 0:
             raise DvcException(check.stderr.strip().removeprefix("error: "))

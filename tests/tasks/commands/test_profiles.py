@@ -89,6 +89,34 @@ def test_an_edit_that_an_experiment_holds_is_safe(checkout):
         check_nothing_lost()
 
 
+def test_what_was_composed_last_is_no_hand_edit_whatever_became_of_the_profile(checkout):
+    profile = Path("conf/profile/mine.yaml")
+    profile.write_text("# @package _global_\nprofile: mine\nseed: abc\n")
+    assert main(["--composing", "profile=mine"]) == 0
+    edit(compose(["profile=mine"]))
+    profile.write_text(profile.read_text().replace("abc", "12"))
+    assert main(["mine"]) == 0, "the author mended it"
+    assert main(["--composing", "profile=default", "seed=abc"]) == 0
+    edit(compose(["profile=default", "seed=abc"]))
+    assert main(["--composing", "profile=default", "seed=12"]) == 0, "put right"
+    edit(PARAMS.read_text().replace("alpha: 3.0", "alpha: 5.0"))
+    assert main(["--composing", "profile=default"]) == 2
+    assert main(["mine"]) == 2
+
+
+def test_what_cannot_be_composed_is_left_for_dvc_to_say(checkout):
+    assert main(["--composing", "profile=nowhere"]) == 0
+    assert main(["--composing", "file:x=1"]) == 0
+
+
+def test_a_smoke_run_is_refused_where_dvc_cannot_make_one(checkout, monkeypatch, capsys):
+    Path("é x").mkdir()
+    shutil.copytree("conf", "é x/conf")
+    monkeypatch.chdir("é x")
+    assert main(["--known", "gsm8k"]) == 2
+    assert "path has letters beyond ASCII; move it" in capsys.readouterr().err
+
+
 def test_it_works_where_there_is_no_git(checkout):
     shutil.rmtree(".git")
     check_nothing_lost()
