@@ -59,7 +59,8 @@ def test_adaptive_beta2_moves_towards_its_target_and_is_resumed() -> None:
     adaptive = {"target_kl": 10.0, "horizon": 2.0}
     settings = config(stage1={"beta2": 1.0, "adaptive_beta2": adaptive}).stage("stage1")
     stage = make_algorithm(settings)
-    in_force = [stage.observe({"kl_t1": kl})["beta2"] for kl in (0.0, 0.0, 100.0, 10.5, 10.0)]
+    seen = [{"kl_t1": kl, "kl_t2": 10.0} for kl in (0.0, 0.0, 100.0, 10.5, 10.0)]
+    in_force = [stage.observe(figures)["beta2"] for figures in seen]
     # The error is clipped to 0.2 either way, and then taken as it is.
     assert in_force == pytest.approx([1.0, 0.9, 0.81, 0.81 * 1.1, 0.81 * 1.1 * 1.025])
     resumed = make_algorithm(settings)

@@ -108,7 +108,7 @@ def step(policy: nn.Module, reference: nn.Module, said: Sequence[Said], formula:
             f"reward_t{t + 1}": mean([row[t] for row in reward]),
             f"return_t{t + 1}": mean([row[t] for row in returns]),
             f"length_t{t + 1}": mean(lengths),
-            f"kl_t{t + 1}": mean([float(kl(row[t]).sum()) for row in scores]),
+            f"kl_t{t + 1}": mean([kl(row[t]).sum().item() for row in scores]),
             f"entropy_t{t + 1}": sum(float(row[t][3].sum()) for row in scores) / sum(lengths),
         }
     answers = [[int(text) if text.isdigit() else None for text in one.texts] for one in said]

@@ -188,6 +188,16 @@ def test_select_keeps_the_best_validation(small_run: Path, tmp_path: Path) -> No
     assert table["correct_t2"].mean() == best.max()
 
 
+def test_select_keeps_the_highest_training_reward(small_run: Path, tmp_path: Path) -> None:
+    run_stage2(
+        small_run, tmp_path, select="training_reward", steps=5, learning_rate=0.1, final_learning_rate=1.0
+    )
+    rewards = curve(tmp_path, "stage2").set_index("step")[["reward_t1", "reward_t2"]].sum(axis=1)
+    assert rewards.idxmax() != rewards.idxmin()
+    summary = json.loads((tmp_path / "metrics/stage2.json").read_text())
+    assert summary["selected_step"] == rewards.idxmax()
+
+
 def test_adaptive_beta2_moves_towards_its_target(small_run: Path, tmp_path: Path) -> None:
     adaptive = {"target_kl": 10.0, "horizon": 2.0}  # far more than there is: beta2 must fall
     stage = {"steps": 4, "beta2": 1.0, "adaptive_beta2": adaptive}
