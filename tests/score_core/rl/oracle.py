@@ -28,6 +28,8 @@ class Formula:
     estimator: str = "exact"
     given_first: bool = False  # attempt 2's baseline looks at those with the same first outcome
     credit: float = 0.0
+    aggregation: str = "sequence_sum"
+    longest: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,13 @@ def step(policy: nn.Module, reference: nn.Module, said: Sequence[Said], formula:
                 "k2_in_loss": d_L**2 / 2,
                 "k3_in_loss": torch.exp(-d_L) - 1 + d_L,
             }[formula.estimator]
-            loss = loss + (formula.beta[t] * kl.sum() - advantage * logp_L.sum()) / len(trained)
+            weight = {
+                "sequence_sum": 1 / len(trained),
+                "sequence_mean": 1 / len(trained) / len(logp_L),
+                "token_mean": 1 / sum(len(said[m].pieces[2 * t + 1]) for m in trained),
+                "constant": 1 / len(trained) / formula.longest if formula.longest else None,
+            }[formula.aggregation]
+            loss = loss + weight * (formula.beta[t] * kl.sum() - advantage * logp_L.sum())
 
     figures = {"loss": loss.item()}
     for t in attempts:

@@ -37,6 +37,7 @@ def make_trainer(
     objective: Objective | None = None,
     disturbed: float = 0.0,
     tied: bool = True,
+    ends: tuple[str, ...] = (),
     lora: bool = False,
     runtime: Runtime = RUNTIME,
     sampling_batch_size: int = 1024,
@@ -47,14 +48,13 @@ def make_trainer(
         objective: in place of the stage's own.
         disturbed: how far the policy is moved away from the reference.
         tied: whether the output layer shares its weights with the embeddings.
+        ends: tokens that end an attempt, beside the end token.
     """
     settings = config.stage(name)
     tokenizer = load_tokenizer(run / "base")
-    model: Any = load_model(run / "base")
-    reference = None if lora else load_model(run / "base")
-    for network in () if tied else (model, reference):
-        network.config.tie_word_embeddings = False
-        network.lm_head.weight = torch.nn.Parameter(network.lm_head.weight.detach().clone())
+    base = run / ("base" if tied else "untied")
+    model: Any = load_model(base)
+    reference = None if lora else load_model(base)
     if lora:
         model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     if disturbed:
@@ -68,7 +68,12 @@ def make_trainer(
         seed=7,
         algorithm=PolicyGradient(settings, objective) if objective else make_algorithm(settings),
         conversation=Conversation(
-            config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
+            config.conversation,
+            tokenizer,
+            [
+                *end_token_ids(tokenizer, model.generation_config),
+                *tokenizer.convert_tokens_to_ids(list(ends)),
+            ],
         ),
         grader=Grader(config.reward),
         problems=read_problems(run / "data", "train"),
@@ -154,12 +159,12 @@ EVEN = {"terms": [{"name": "match", "weight": 1.0}, {"name": "even", "weight": C
 @pytest.mark.usefixtures("even_answers_earn_something")
 @pytest.mark.parametrize("stage_name", EQUATIONS)
 @pytest.mark.parametrize(
-    ("estimator", "tied", "micro_batch_size", "later"),
+    ("estimator", "tied", "micro_batch_size", "later", "aggregation"),
     [
-        ("exact", True, 8, "leave_one_out_given_first"),
-        ("k1_in_reward", False, 512, "leave_one_out"),
-        ("k2_in_loss", False, 8, "leave_one_out"),
-        ("k3_in_loss", True, 512, "leave_one_out_given_first"),
+        ("exact", True, 8, "leave_one_out_given_first", "sequence_sum"),
+        ("k1_in_reward", False, 512, "leave_one_out", "token_mean"),
+        ("k2_in_loss", False, 8, "leave_one_out", "sequence_mean"),
+        ("k3_in_loss", True, 512, "leave_one_out_given_first", "constant"),
     ],
 )
 def test_gradient_and_figures_are_those_of_a_plain_oracle(
@@ -170,9 +175,16 @@ def test_gradient_and_figures_are_those_of_a_plain_oracle(
     tied: bool,
     micro_batch_size: int,
     later: str,
+    aggregation: str,
 ) -> None:
     settings, formula = EQUATIONS[stage_name]
-    settings = {**settings, "temperature": 0.6, "kl_estimator": estimator, "baseline_later": later}
+    settings = {
+        **settings,
+        "temperature": 0.6,
+        "kl_estimator": estimator,
+        "baseline_later": later,
+        "length_aggregation": aggregation,
+    }
     config = small_config(reward=EVEN, **{stage_name: settings})
     formula = replace(
         formula,
@@ -180,6 +192,8 @@ def test_gradient_and_figures_are_those_of_a_plain_oracle(
         estimator=estimator,
         credit=CREDIT,
         given_first=later == "leave_one_out_given_first",
+        aggregation=aggregation,
+        longest=config.conversation.max_new_tokens,
     )
     trainer = make_trainer(
         small_run,
@@ -188,10 +202,13 @@ def test_gradient_and_figures_are_those_of_a_plain_oracle(
         stage_name,
         disturbed=0.03,
         tied=tied,
+        ends=("7",),  # or all sums would be equally long
         runtime=RUNTIME.model_copy(update={"micro_batch_size": micro_batch_size}),
     )
     batches = first_step(trainer)
     assert len(batches) == (1 if micro_batch_size == 512 else 4)
+    lengths_NT = torch.cat([batch["batch"].trajectories.lengths_NT for batch in batches])
+    assert lengths_NT.min() < lengths_NT.max() < config.conversation.max_new_tokens
     ours = gradient(trainer, batches)
     trainer.log({"loss": 0.0})
     logged = trainer.state.log_history[-1]

@@ -26,12 +26,17 @@ def noise(at: int) -> np.ndarray:
 
 @pytest.fixture
 def grader(monkeypatch):
-    """Pays a quarter for fewer than three tokens, and the attempt's number for a right answer."""
+    """Pays a quarter for few tokens, the attempt's number for a right answer, and less for a cut one."""
     monkeypatch.setitem(TERMS, "short", lambda group: [length < 3 for length in group.lengths])
     monkeypatch.setitem(
         TERMS, "attempt", lambda group: [group.attempt * float(right) for right in group.correct]
     )
-    terms = [{"name": "short", "weight": 0.25}, {"name": "attempt", "weight": 1.0}]
+    monkeypatch.setitem(TERMS, "cut", lambda group: group.truncated)
+    terms = [
+        {"name": "short", "weight": 0.25},
+        {"name": "attempt", "weight": 1.0},
+        {"name": "cut", "weight": -0.5},
+    ]
     return Grader(reward(extractor="last_integer", terms=terms))
 
 
@@ -74,10 +79,11 @@ def test_every_trajectory_is_its_problem_s_and_judged_as_such(
         texts = [tokenizer.decode(one, skip_special_tokens=True) for one in ids]
         assert found.texts[n] == texts
         right = [int(text) == int(problem.references[0]) for text in texts]
-        rewards.append([0.25 * (len(ids[t]) < 3) + (t + 1) * right[t] for t in (0, 1)])
+        cut = [one[-1] != END for one in ids]
+        rewards.append([0.25 * (len(ids[t]) < 3) + (t + 1) * right[t] - 0.5 * cut[t] for t in (0, 1)])
         assert found.correct_NT[n].tolist() == right
         assert found.changed_NT[n].tolist() == [int(texts[0]) != int(texts[1])]
-        assert found.trajectories.truncated_NT[n].tolist() == [one[-1] != END for one in ids]
+        assert found.trajectories.truncated_NT[n].tolist() == cut
         chances = [-noise(at)[k, t, 0] for t in (0, 1)]
         chances[0] = 0.0 if given and at in given else chances[0]
         assert found.logp_NT[n].tolist() == pytest.approx(chances)
