@@ -7,25 +7,28 @@ Writes benchmarks/mutations.csv. Ends with 1 if a mutation survived that has no 
 survive though it has one.
 """
 
+import importlib
+import multiprocessing
 import os
-import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pytest
 import yaml
 
 from tasks.runner.exits import parser_of
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 600  # seconds for the tests of one mutation: one that hangs is seen, too
-FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?:\[.*)?(?: - .*)?$", re.MULTILINE)
+PATIENCE = 600  # seconds for the tests of one mutation
+LIBRARIES = "accelerate", "peft", "transformers.trainer", "trl"  # which take longer to import than most tests
 
 # Training the tests' base model takes most of the time, and no mutation changes it.
 KEPT = """
@@ -66,28 +69,45 @@ def mutations() -> Iterator[Mutation]:
             yield Mutation(**{"survives": "", "tests": group["tests"], "file": group["file"], **entry})
 
 
+class FirstFailure:
+    """Of a run of pytest, as a plugin."""
+
+    test = ""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Called after each part of each test."""
+        if report.failed and not self.test:
+            self.test = report.nodeid
+
+
 def killer(mutation: Mutation, kept: Path) -> str:
-    """The first test that fails with the mutation; empty if none does."""
+    """The first test that fails with the mutation; empty if none does. For a process of its own."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        tree = Path(folder)
+        tree, said = Path(folder), Path(folder) / "said"
         copy(tree)
         (tree / mutation.file).write_text(mutation.applied())
         with (tree / "tests" / "small_run.py").open("a") as file:
             file.write(KEPT.format(kept=str(kept)))
-        line = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutation.tests]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)}
-        try:
-            found = subprocess.run(
-                line, cwd=tree, env=environment, capture_output=True, text=True, timeout=PATIENCE
-            )
-        except subprocess.TimeoutExpired:
-            return f"{mutation.tests[0]} (does not end)"
-    if found.returncode == 0:
-        return ""
-    failed = FAILED.findall(found.stdout)
-    if found.returncode != 1 or not failed:
-        raise RuntimeError(f"{mutation.file}, {mutation.means}: no test ran\n{found.stdout}{found.stderr}")
-    return failed[0]
+        ours = {path.stem for path in ROOT.iterdir()}
+        for name in [name for name in sys.modules if name.split(".")[0] in ours]:
+            del sys.modules[name]
+        sys.path.insert(0, str(tree))
+        os.chdir(tree)
+        for stream in (1, 2):
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        signal.signal(signal.SIGALRM, _too_late)
+        signal.alarm(PATIENCE)
+        first = FirstFailure()
+        code = pytest.main(["-x", "-p", "no:cacheprovider", *mutation.tests], plugins=[first])
+        signal.alarm(0)
+        os.chdir(ROOT)
+        if code not in (0, 1) or bool(code) != bool(first.test):
+            raise RuntimeError(f"{mutation.file}: {mutation.means}: tests cannot run\n{said.read_text()}")
+    return first.test
+
+
+def _too_late(*_: object) -> None:
+    raise TimeoutError
 
 
 def copy(target: Path) -> None:
@@ -112,15 +132,15 @@ def main() -> None:
     rows, wrong = [], 0
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         kept = Path(folder) / "run"
-        line = [
-            sys.executable,
-            "-c",
-            "import sys; from pathlib import Path; from tests.small_run import prepare; ",
-        ]
-        line[-1] += "prepare(Path(sys.argv[1]))"
-        subprocess.run([*line, str(kept)], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            for mutation, test in zip(chosen, pool.map(lambda one: killer(one, kept), chosen), strict=True):
+        train = "import sys, pathlib, tests.small_run as run; run.prepare(pathlib.Path(sys.argv[1]))"
+        subprocess.run([sys.executable, "-c", train, str(kept)], cwd=ROOT, check=True, capture_output=True)
+        os.environ["OMP_NUM_THREADS"] = "1"
+        for name in LIBRARIES:
+            importlib.import_module(name)
+        with multiprocessing.get_context("fork").Pool(arguments.jobs, maxtasksperchild=1) as pool:
+            tried = [pool.apply_async(killer, (mutation, kept)) for mutation in chosen]
+            for mutation, result in zip(chosen, tried, strict=True):
+                test = result.get()
                 row = {"file": mutation.file, "mutation": mutation.means}
                 rows.append({**row, "killed by": test, "survives because": mutation.survives})
                 wrong += bool(test) == bool(mutation.survives)
