@@ -10,4 +10,6 @@ def test_every_mutation_applies_to_one_place_and_its_tests_exist():
     for mutation in found:
         compile(mutation.applied(), mutation.file, "exec")
         for test in mutation.tests:
-            assert (ROOT / test.split("::")[0]).exists(), test
+            path, _, name = test.partition("::")
+            assert (ROOT / path).exists(), test
+            assert not name or f"def {name.partition('[')[0]}(" in (ROOT / path).read_text(), test

@@ -260,7 +260,11 @@ def test_steps_are_those_of_plain_adam_behind_clipping(
     formula = replace(formula, temperature=0.6, credit=CREDIT)
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     norms = []
-    for said, entry in zip(steps, logged, strict=True):
+    prompt, order = trainer.stage.conversation.prompt, trainer.schedule.order
+    for at, (said, entry) in enumerate(zip(steps, logged, strict=True)):
+        problems = [trainer.stage.problems[number] for number in order[8 * at : 8 * at + 8]]
+        expected = sorted(prompt(problem) for problem in problems for _ in range(4))
+        assert sorted(one.pieces[0] for one in said) == expected
         loss, figures = step(model, reference, said, formula)
         norms.append(adam.step(loss))
         assert entry["grad_norm"] == pytest.approx(norms[-1], rel=1e-3)
