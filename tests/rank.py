@@ -1,6 +1,6 @@
 """One of the processes that train in tests; `accelerate launch` starts it as a module.
 
-    python -m tests.rank RUN WORK     (two-digit sums in RUN, see tests/small_run.py)
+    python -m tests.rank RUN WORK KIND...     (two-digit sums in RUN, see tests/small_run.py)
 
 Without the launcher it is the one process that the others are compared with. The strategy comes from
 the environment, as it does to a stage's processes.
@@ -9,6 +9,8 @@ the environment, as it does to a stage's processes.
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from tasks.runner.exits import leave
 from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
+ROUNDED = "bf16"  # a few steps in mixed precision, of a model whose output layer has weights of its own
 STAGE = {
     "steps": 5,
     "learning_rate": 1e-3,
@@ -33,13 +36,19 @@ STAGE = {
 }
 
 
-def train(run: Path, work: Path, launch: Launch) -> None:
-    """Trains whole and with an adapter, in several micro-batches and chunks, and evaluates."""
+def train(run: Path, work: Path, launch: Launch, kinds: Sequence[str]) -> None:
+    """Trains each kind, in several micro-batches and chunks, and evaluates."""
     logging.basicConfig(level="INFO")
     logprobs.CHUNK = 2**9  # about 30 tokens: micro-batches differ in the chunks that they need
     runtime = RUNTIME.model_copy(update={"micro_batch_size": 8, "launch": launch})
-    for kind, lora in KINDS.items():
-        train_stage("stage2", small_config(stage2=STAGE, lora=lora), runtime, folders(run, work, kind))
+    for kind in kinds:
+        target, settings, runs = folders(run, work, kind), STAGE, runtime
+        if kind == ROUNDED:
+            target = replace(target, start=run / "untied", reference=run / "untied")
+            settings = STAGE | {"steps": 2}
+            precise = launch.model_copy(update={"mixed_precision": "bf16"})
+            runs = runtime.model_copy(update={"launch": precise})
+        train_stage("stage2", small_config(stage2=settings, lora=KINDS.get(kind)), runs, target)
     if launch.strategy in ("single", "ddp"):
         config = small_config(evaluation={"batch_size": 16})
         table = evaluate(work / "full", read_problems(run / "data", "test"), config, runtime)
@@ -48,13 +57,15 @@ def train(run: Path, work: Path, launch: Launch) -> None:
 
 
 def pretend() -> None:
-    """Lets accelerate take CPUs for what it uses FSDP on, and DeepSpeed do without compiling."""
+    """Lets accelerate take CPUs for what it uses FSDP and bf16 on, and DeepSpeed do without compiling."""
     import deepspeed
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType
+    from transformers import training_args
 
     if os.environ.get("ACCELERATE_TORCH_DEVICE") == "cpu":
         PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)  # type: ignore
+    training_args.is_torch_bf16_gpu_available = lambda: True
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
@@ -78,5 +89,5 @@ if __name__ == "__main__":
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])
     here = {"strategy": strategy, "processes": processes // machines, "machines": machines}
     asked = RUNTIME.launch.model_copy(update=here)  # not validated: addresses are the launcher's
-    train(Path(sys.argv[1]), Path(sys.argv[2]), asked)
+    train(Path(sys.argv[1]), Path(sys.argv[2]), asked, sys.argv[3:])
     leave()  # as a stage's processes end

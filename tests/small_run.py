@@ -15,6 +15,7 @@ from score_core.config.schema import Config
 from score_core.embedded.addition import make_problems
 from score_core.embedded.addition_model import build
 from score_core.evaluation.evaluate import Evaluator
+from score_core.models.folders import load_model, load_tokenizer, save_model
 from score_core.problems import Problem, write_problems
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.training import Folders, train
@@ -64,13 +65,22 @@ def small_config(**sections: Any) -> Config:
 
 
 def prepare(root: Path) -> None:
-    """Writes `root`/data and trains `root`/base."""
+    """Writes `root`/data and trains `root`/base; `root`/untied is the same with more weights."""
     settings = small_config()
     (root / "data").mkdir(parents=True)
     for split, problems in make_problems(settings.data, settings.seed).items():
         write_problems(root / "data", split, problems)
     torch.set_num_threads(RUNTIME.threads)
     build(settings.model, settings.data, settings.seed, root / "base")
+    model = untied(load_model(root / "base"))
+    save_model(model, load_tokenizer(root / "base"), root / "untied")
+
+
+def untied(model: Any) -> Any:
+    """The same model, with an output layer that has weights of its own."""
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    return model
 
 
 def folders(run: Path, work: Path, name: str, start: Path | None = None) -> Folders:

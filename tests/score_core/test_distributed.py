@@ -17,7 +17,7 @@ from score_core.rl import logprobs
 from tasks.runner.launch import command
 from tasks.runner.processes import end_with_parent
 from tests.configs import runtime
-from tests.rank import KINDS, train
+from tests.rank import KINDS, ROUNDED, train
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = {
@@ -34,14 +34,16 @@ def alone(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as restored:
         restored.setattr(logprobs, "CHUNK", logprobs.CHUNK)  # which training sets
-        train(small_run, work, runtime(launch={"strategy": "single"}).launch)
+        train(small_run, work, runtime(launch={"strategy": "single"}).launch, [*KINDS, ROUNDED])
     return work
 
 
-def start(run: Path, work: Path, strategy: str, **environment: str) -> subprocess.Popen[str]:
+def start(run: Path, work: Path, strategy: str, *kinds: str, **environment: str) -> subprocess.Popen[str]:
     """Training with two processes."""
     line = command(
-        "tests.rank", [str(run), str(work)], runtime(launch={"strategy": strategy, "processes": 2}).launch
+        "tests.rank",
+        [str(run), str(work), *kinds],
+        runtime(launch={"strategy": strategy, "processes": 2}).launch,
     )
     return subprocess.Popen(
         line,
@@ -61,9 +63,9 @@ def start(run: Path, work: Path, strategy: str, **environment: str) -> subproces
     )
 
 
-def together(run: Path, work: Path, strategy: str) -> str:
+def together(run: Path, work: Path, strategy: str, *kinds: str) -> str:
     """Trains with two processes; returns what they said."""
-    process = start(run, work, strategy)
+    process = start(run, work, strategy, *kinds)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return said
@@ -71,7 +73,7 @@ def together(run: Path, work: Path, strategy: str) -> str:
 
 def stop(run: Path, work: Path, strategy: str, log: Path) -> None:
     """The same, with one of the processes told to stop after two steps."""
-    process = start(run, work, strategy)
+    process = start(run, work, strategy, *KINDS)
     said: list[str] = []
     reading = threading.Thread(target=lambda: said.append(process.stderr.read()))
     reading.start()
@@ -87,13 +89,14 @@ def stop(run: Path, work: Path, strategy: str, log: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_processes_do_what_one_does(small_run: Path, alone: Path, tmp_path: Path, strategy: str) -> None:
-    said = together(small_run, tmp_path, strategy)
-    assert said.count(f"running as {strategy}: {STRATEGIES[strategy]}, 2 processes") >= 2 * len(KINDS)
+    said = together(small_run, tmp_path, strategy, *KINDS, ROUNDED)
+    assert said.count(f"running as {strategy}: {STRATEGIES[strategy]}, 2 processes") >= 2 * (len(KINDS) + 1)
     if strategy == "ddp":
         one, two = (pd.read_parquet(work / "table.parquet") for work in (alone, tmp_path))
         # Batches are whole ones, so texts are equal even where two tokens are nearly as likely.
         pd.testing.assert_frame_equal(two, one)
     compare(tmp_path, alone)
+    compare_rounded(tmp_path, alone, small_run / "untied")
 
 
 @pytest.mark.slow
@@ -104,18 +107,36 @@ def test_two_processes_go_on_where_one_of_them_was_told_to_stop(
     for kind in KINDS:
         stop(small_run, tmp_path, strategy, tmp_path / "work" / kind / "log.jsonl")
         assert not (tmp_path / kind).exists()
-    said = together(small_run, tmp_path, strategy)
+    said = together(small_run, tmp_path, strategy, *KINDS)
     assert re.search(r"resumed from step [2-4]\n", said)
     compare(tmp_path, alone)
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_a_number_in_one_process_ends_both(small_run: Path, tmp_path: Path) -> None:
-    process = start(small_run, tmp_path, "zero3", POISON="1")
+    process = start(small_run, tmp_path, "zero3", *KINDS, POISON="1")
     _, said = process.communicate(timeout=600)
     assert process.returncode != 0
     assert re.search(r"UserError: .*after step 2 loss is nan", said), said
     assert not (tmp_path / "full").exists()
+
+
+def compare_rounded(work: Path, alone: Path, start: Path) -> None:
+    """The run in bf16: policy and reference round alike, and steps go where those of one process go."""
+    for folder in (alone, work):
+        curve = pd.read_csv(folder / "metrics" / f"{ROUNDED}_curve.csv")
+        assert (curve.loc[0, ["kl_t1", "kl_t2"]] == 0.0).all(), "policy and reference are equal at first"
+        assert (curve.loc[1, ["kl_t1", "kl_t2"]] > 0.0).all()
+    before, one, two = (
+        load_file(folder / "model.safetensors") for folder in (start, alone / ROUNDED, work / ROUNDED)
+    )
+    assert "lm_head.weight" in one and one.keys() == two.keys()
+    moved, apart = (
+        torch.cat([(found[name].float() - one[name]).flatten() for name in one]).norm()
+        for found in (before, two)
+    )
+    # Adam makes a whole step of a small gradient's rounding; unrelated steps would be 1.4 times as far apart.
+    assert apart < moved
 
 
 def compare(work: Path, alone: Path) -> None:

@@ -1,5 +1,6 @@
 """SCoRe's two stages: what their settings make of rewards, KL and phases."""
 
+import json
 import logging
 
 import pytest
@@ -59,13 +60,34 @@ def test_adaptive_beta2_moves_towards_its_target_and_is_resumed() -> None:
     adaptive = {"target_kl": 10.0, "horizon": 2.0}
     settings = config(stage1={"beta2": 1.0, "adaptive_beta2": adaptive}).stage("stage1")
     stage = make_algorithm(settings)
-    in_force = [stage.observe({"kl_t1": kl})["beta2"] for kl in (0.0, 0.0, 100.0, 10.5, 10.0)]
+    seen = [{"kl_t1": kl, "kl_t2": 10.0} for kl in (0.0, 0.0, 100.0, 10.5, 10.0)]
+    in_force = [stage.observe(figures)["beta2"] for figures in seen]
     # The error is clipped to 0.2 either way, and then taken as it is.
     assert in_force == pytest.approx([1.0, 0.9, 0.81, 0.81 * 1.1, 0.81 * 1.1 * 1.025])
     resumed = make_algorithm(settings)
     resumed.load_state_dict(stage.state_dict())
     assert resumed.kl_weight == stage.kl_weight
     assert make_algorithm(config().stage("stage1")).observe({"kl_t1": 3.0}) == {}
+
+
+def test_adaptive_beta2_is_that_of_every_attempt_but_the_last() -> None:
+    adaptive = {"target_kl": 10.0, "horizon": 2.0}
+    stage1 = {"beta2": 1.0, "adaptive_beta2": adaptive, "beta1": 0.01, "attempts": 3}
+    stage = make_algorithm(config(stage1=stage1).stage("stage1"))
+    stage.observe({"kl_t1": 0.0, "kl_t2": 10.0, "kl_t3": 10.0})
+    assert stage.kl_weight == pytest.approx((0.9, 0.9, 0.01))
+
+
+def test_a_resumed_moving_average_goes_on() -> None:
+    """Through JSON, which makes text of numbers that are keys."""
+    settings = config(training={"baseline": "moving_average", "baseline_later": "moving_average"})
+    stage, resumed, fresh = (make_algorithm(settings.stage("stage2")) for _ in range(3))
+    step = judged([[1.0, 1.0], [0.0, 1.0]])
+    stage.credit(step)
+    resumed.load_state_dict(json.loads(json.dumps(stage.state_dict())))
+    following = stage.credit(step).advantage_NT
+    assert resumed.credit(step).advantage_NT.equal(following)
+    assert not fresh.credit(step).advantage_NT.equal(following)
 
 
 def test_a_stage_one_that_has_not_taken_off_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -46,7 +46,8 @@ def test_micro_batches_hold_every_trajectory_once_with_what_is_its_own() -> None
 
 def test_random_numbers_of_different_uses_are_unrelated() -> None:
     assert derive_seed(1, "a", 2) == derive_seed(1, "a", 2)
-    seeds = {derive_seed(seed, *names) for seed in (1, 2, 12) for names in (("a",), ("b",), ("a", 2), (2,))}
-    assert len(seeds) == 12
+    uses = (("a",), ("b",), ("a", 2), (2,), (2, 2))
+    seeds = {derive_seed(seed, *names) for seed in (1, 2, 12) for names in uses}
+    assert len(seeds) == 15
     first, second = (stream(1, name).random(10_000) for name in ("a", "b"))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.05

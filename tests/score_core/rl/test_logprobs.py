@@ -75,6 +75,21 @@ def test_one_sequence_equals_separate_forwards(make_model, family, tied, tempera
     assert kl.max() > 0.1
 
 
+def test_scores_of_a_bfloat16_model_are_not_rounded_to_it(make_model):
+    model, trajectories = make_model("qwen2").to(torch.bfloat16), ragged()
+    add_token_scoring(model)
+    found = score(model, trajectories, 0.6, whole=True)
+    mask_NL = trajectories.attempt_NL[:, 1:] > 0
+    with torch.no_grad():
+        logits_NLV = model(
+            input_ids=trajectories.input_ids_NL,
+            attention_mask=trajectories.attention_mask_NL,
+            position_ids=trajectories.position_ids_NL,
+        ).logits
+    logp_PV = (logits_NLV[:, :-1][mask_NL].float() / 0.6).log_softmax(-1)
+    torch.testing.assert_close(found.logp_PV.detach(), logp_PV)
+
+
 def test_gradient_equals_that_of_separate_forwards(make_model):
     model, trajectories = make_model("qwen2"), ragged()
     weight_P = torch.linspace(-1, 1, len(sampled(trajectories)))

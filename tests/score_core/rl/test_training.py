@@ -135,6 +135,17 @@ def test_the_reference_of_stage_2_is_the_base_model(small_run: Path, tmp_path: P
     assert (curve(tmp_path, "from_start")[["kl_t1", "kl_t2"]].to_numpy() > 0.01).all()
 
 
+def test_first_attempts_may_be_given_where_no_kl_needs_the_reference(small_run: Path, tmp_path: Path) -> None:
+    run_stage2(small_run, tmp_path, "start", learning_rate=0.3)
+    settings = {"steps": 1, "beta1": 0.0, "offline_first_attempts": 1.0}
+    rewards = []
+    for name, start in (("own", small_run / "base"), ("other", tmp_path / "start")):
+        run_stage2(small_run, tmp_path, name, start=start, **settings)
+        rewards.append(curve(tmp_path, name)[["reward_t1", "reward_t2"]].iloc[0].tolist())
+    (own_first, own_second), (other_first, other_second) = rewards
+    assert own_first == other_first and own_second != other_second, "the ruined model answers second only"
+
+
 def test_lora_trains_an_adapter_over_an_untouched_base(small_run: Path, tmp_path: Path) -> None:
     config = small_config(lora={"rank": 4, "alpha": 8}, stage1={"learning_rate": 0.01})
     before = (small_run / "base/model.safetensors").read_bytes()
@@ -176,6 +187,8 @@ def test_three_attempts(small_run: Path, tmp_path: Path, lora: dict[str, int] | 
         )
         assert second[f"return_t{later}"] == pytest.approx(expected, abs=1e-6)
     assert second["kl_t1"] > 0, "Stage II is measured against the base model, not against Stage I's"
+    validation = pd.read_csv(tmp_path / "metrics/stage2_validation.csv")
+    assert {"accuracy_t3", "delta_t3"} <= set(validation)
     table = evaluate(tmp_path / "stage2", read_problems(small_run / "data", "test")[:8], config, RUNTIME)
     assert "correct_t3" in table
 
@@ -211,6 +224,35 @@ def test_select_by_reward_takes_all_steps_since_the_last_validation() -> None:
 def test_the_saved_configuration_is_the_base_models(small_run: Path, tmp_path: Path) -> None:
     saved = json.loads((run_stage2(small_run, tmp_path) / "config.json").read_text())
     assert saved == json.loads((small_run / "base" / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("select", "kept"), [("validation_accuracy", 2), ("training_reward", 3), ("last", None)]
+)
+def test_select_compares_the_last_attempt_s_accuracy_or_all_rewards(select: str, kept: int | None) -> None:
+    best, state, control = Best(small_config(stage2={"select": select}).stage("stage2")), TrainerState(), None
+    # A step's rewards and the validation after it, of attempts 1 and 2; the first and the last of equals.
+    figures = [(0.0, 0.0, 1.0, 1.0), (0.1, 0.2, 0.9, 0.1), (0.2, 0.0, 0.1, 0.5), (0.1, 0.4, 0.2, 0.5)]
+    figures.append((0.4, 0.1, 0.0, 0.4))
+    for step, (first, second, *accuracies) in enumerate(figures):
+        state.global_step, control = step, TrainerControl()
+        if step > 0:
+            state.log_history.append({"loss": 0.0, "reward_t1": first, "reward_t2": second})
+        accuracy = {f"eval_accuracy_t{t}": value for t, value in enumerate(accuracies, start=1)}
+        state.log_history.append({"eval_delta": 0.0, **accuracy})
+        best.on_log(None, state, control, state.log_history[-1])
+        assert control.should_save == (step > 0 and state.best_global_step == step)
+    assert state.best_global_step == kept
+
+
+def test_select_keeps_the_highest_training_reward(small_run: Path, tmp_path: Path) -> None:
+    run_stage2(
+        small_run, tmp_path, select="training_reward", steps=5, learning_rate=0.1, final_learning_rate=1.0
+    )
+    rewards = curve(tmp_path, "stage2").set_index("step")[["reward_t1", "reward_t2"]].sum(axis=1)
+    assert rewards.idxmax() != rewards.idxmin()
+    summary = json.loads((tmp_path / "metrics/stage2.json").read_text())
+    assert summary["selected_step"] == rewards.idxmax()
 
 
 def test_adaptive_beta2_moves_towards_its_target(small_run: Path, tmp_path: Path) -> None:
