@@ -231,7 +231,7 @@ def test_a_wrong_change_is_one_line(params: Path, change: str, words: str) -> No
     ("text", "words"),
     [
         (None, "not found; run from the checkout"),
-        ("a: [", "not valid YAML at line 1"),
+        ("a: [", "not valid YAML (line 1: expected the node"),
         ("", "expected `key: value` lines"),
         ("- a", "expected `key: value` lines"),
         ("threads: 0", "threads: input should be greater than"),

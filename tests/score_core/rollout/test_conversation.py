@@ -158,7 +158,7 @@ def test_first_prompt_without_a_place_for_the_problem(speak):
 def test_missing_prompt_file(make_conversation, tmp_path):
     good = make_conversation()
     settings = good.settings.model_copy(update={"retry": str(tmp_path / "nowhere")})
-    with pytest.raises(UserError, match="nowhere: cannot read this prompt file"):
+    with pytest.raises(UserError, match="nowhere: not found; write this prompt file"):
         Conversation(settings, good.tokenizer, good.end_ids)
 
 
@@ -166,7 +166,7 @@ def test_missing_prompt_file(make_conversation, tmp_path):
     "line", ["not json", '{"problem": "1"}', '["1", "2"]', '"text"', '{"problem": 1, "answer": 2}']
 )
 def test_few_shot_mistakes_name_file_and_line(speak, line):
-    with pytest.raises(UserError, match=r"few_shot: line 2: expected"):
+    with pytest.raises(UserError, match=r"few_shot: line 2: .*expected"):
         speak(few_shot='{"problem": "1", "answer": "1"}\n' + line)
 
 
