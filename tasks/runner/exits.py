@@ -108,7 +108,7 @@ def _check_interpreter() -> None:
         )
     if "WORLD_SIZE" in os.environ and ENDING not in os.environ:
         raise UserError(
-            "WORLD_SIZE in the environment: left by torchrun, or set by a job for it; launch in runtime.yaml says "
+            "WORLD_SIZE in the environment: left by torchrun, or set by a job; launch in runtime.yaml says "
             "how many processes there are; run the command with `env -u WORLD_SIZE -u RANK -u LOCAL_RANK`."
         )
 

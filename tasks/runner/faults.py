@@ -1,4 +1,4 @@
-"""Faults of the machine, wherever they are raised: no mistake in a file and no bug, but a line with the remedy."""
+"""Faults of the machine, wherever they are raised: neither a bug nor a mistake in a file, but one line."""
 
 import errno
 import re
