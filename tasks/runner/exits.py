@@ -62,7 +62,7 @@ def _outcome(name: str, work: Callable[[], object]) -> tuple[int, str | None]:
         sys.stdout.flush()
     except UserError as error:
         log.debug("", exc_info=error)
-        return 2, f"error: {error}"
+        return 2, f"error: {' '.join(str(error).split())}"  # keys and texts of the user's may hold newlines
     except Stopped as stopped:
         return os.EX_TEMPFAIL, f"{name}: {stopped}; the same command goes on from there"
     except KeyboardInterrupt:
