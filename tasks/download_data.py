@@ -15,7 +15,7 @@ from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.files import replacing, write_json
 
-LEFT_OUT = ("quarantined", "duplicates", "dropped_answers")
+LEFT_OUT = ("quarantined", "duplicates", "conflicting", "dropped_answers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -48,16 +48,12 @@ def _make(config: Config, folder: Path) -> None:
 
 def _check(folder: Path, source: object) -> None:
     """Loads what can be loaded without the weights, so that no later stage fails on it."""
-    from transformers import AutoConfig
-
-    from score_core.errors import UserError, refusing
-    from score_core.models.folders import load_tokenizer
+    from score_core.errors import UserError
+    from score_core.models.folders import load_configs, load_tokenizer
 
     try:
         load_tokenizer(folder)
-        remedy = "use a model it supports without code of its own"
-        with refusing(f"{folder}: transformers cannot read its configuration", remedy):
-            AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        load_configs(folder)
     except UserError as error:
         # The message names a temporary folder; what the user can mend is where it came from.
         raise UserError(str(error).replace(str(folder), f"model.path {source}")) from error

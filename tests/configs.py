@@ -26,6 +26,7 @@ LOCAL_DATA = {
     "train_split": "train",
     "test_split": "test",
     "validation_share": 0.1,
+    "conflicting_answers": "refuse",
     "sizes": {"train": None, "validation": None, "test": None},
 }
 LOCAL_MODEL = {"source": "local", "path": "models/mine", "dtype": "float32", "quantize": None}

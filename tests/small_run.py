@@ -18,6 +18,7 @@ from score_core.evaluation.evaluate import Evaluator
 from score_core.problems import Problem, write_problems
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.training import Folders, train
+from score_core.rollout.conversation import load_conversation
 from tests.configs import ROOT, config, runtime
 
 RUNTIME = runtime(threads=1)
@@ -97,7 +98,8 @@ def train_stage(name: str, config: Config, runtime: Runtime, target: Folders) ->
 def run_folder(name: str, config: Config, runtime: Runtime, target: Folders) -> Path:
     """Where this very run of a stage keeps its checkpoints."""
     inputs = [target.reference, target.data, target.start]
-    return target.work / fingerprint(config, runtime, name, inputs, CODE)
+    dialogue = load_conversation(target.reference, config.conversation, 2).dialogue
+    return target.work / fingerprint(config, runtime, name, inputs, CODE, dialogue)
 
 
 def evaluate(

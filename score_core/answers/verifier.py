@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 from score_core.answers.extractors import EXTRACTORS, Extractor
@@ -72,6 +73,15 @@ class Verifier:
             )
             for row in found
         ]
+
+    def same(self, one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+        """Whether normalised gold answers accept the same: each of either equals one of the other's."""
+        if set(one) == set(other):
+            return True
+        pairs = list(product(one, other))
+        equal = self._matcher.equal_all([gold for gold, _ in pairs], [gold for _, gold in pairs])
+        matched = [pair for pair, verdict in zip(pairs, equal, strict=True) if verdict]
+        return {gold for gold, _ in matched} == set(one) and {gold for _, gold in matched} == set(other)
 
     def _read_gold(self, text: str) -> tuple[str | None, str]:
         """The normalised answer, and what to say where it cannot be used."""

@@ -23,7 +23,12 @@ SECTIONS = ("conversation", "lora", "model", "reward", "seed")  # that training 
 
 
 def fingerprint(
-    config: Config, runtime: Runtime, stage: str, inputs: Sequence[Path], code: Sequence[Path]
+    config: Config,
+    runtime: Runtime,
+    stage: str,
+    inputs: Sequence[Path],
+    code: Sequence[Path],
+    dialogue: str,
 ) -> str:
     """16 hexadecimal digits, for a run of `config`'s stage of training from the files in `inputs`.
 
@@ -31,13 +36,12 @@ def fingerprint(
         stage: its section's name.
         inputs: folders of models and data, in a fixed order; their names do not count.
         code: files and folders of the code that computes.
+        dialogue: what is said around problems and attempts, as the chat template writes it.
     """
-    conversation = config.conversation
-    prompts = (conversation.system, conversation.first, conversation.retry, conversation.few_shot)
     parameters = config.model_dump(mode="json", include={*SECTIONS})
     content = {
         "parameters": {**parameters, stage: config.stage(stage).model_dump(mode="json")},
-        "prompts": [file and digest(Path(file)) for file in prompts],
+        "dialogue": dialogue,
         "inputs": [tree_digests(folder) for folder in inputs],
         "code": [digest(path) if path.is_file() else tree_digests(path) for path in code],
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -38,7 +38,16 @@ class Columns(Section):
 
     id: str | None
     problem: str
-    answer: str
+    answer: str  # in parquet and JSONL also of lists, of several gold answers each
+
+    @model_validator(mode="after")
+    def _answers_have_their_own(self) -> "Columns":
+        if self.problem == self.answer:
+            raise ValueError(
+                f"answer: {self.answer} is the column of the problems too, each its own answer then; "
+                "name the column that holds the gold answers"
+            )
+        return self
 
 
 class FileData(Section):
@@ -49,6 +58,8 @@ class FileData(Section):
     test_split: str
     # The share of training problems set aside for validation, chosen by the problem's hash.
     validation_share: Annotated[float, Field(gt=0, lt=1)]
+    # Of one problem in several rows of a split, with different gold answers: drop leaves it out.
+    conflicting_answers: Literal["refuse", "drop"]
     sizes: Sizes
 
 

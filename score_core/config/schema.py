@@ -29,7 +29,7 @@ class Conversation(Section):
     retry: str  # a file, the instruction before every later attempt; never says who was right
     few_shot: str | None  # a JSONL file of {"problem", "answer"} shown as earlier turns
     template_options: dict[str, bool | str | int]  # passed to the chat template
-    max_prompt_tokens: Tokens  # of [x]; a longer problem is refused when data is prepared
+    max_prompt_tokens: Tokens  # of [x]; longer ones are refused before a model is loaded
     max_new_tokens: Tokens  # of one attempt
     max_context_tokens: Tokens | None  # of a whole dialogue; null: the model's own limit
 

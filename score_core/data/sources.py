@@ -1,28 +1,37 @@
-"""Rows as a data source holds them: a hub data set, a folder saved by `datasets`, or plain files."""
+"""Rows as a data source holds them: a hub data set, a folder saved by `datasets`, or plain files.
 
+Values are read as text, exactly: what the file says where it holds text, integers digit by digit, floats in
+their shortest decimal form. What cannot be had exactly is refused.
+"""
+
+import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from score_core.config.data import Columns, HubData, LocalData
+from score_core.data.plain_files import read_csv, read_jsonl
 from score_core.errors import UserError
 from score_core.hub import hub_errors, snapshot
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-READERS = {".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
+SUFFIXES = (".parquet", ".jsonl", ".csv")
 MEND = "expected what its name says, with one row a problem; mend or export it again"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row, its values as text; a missing value is an empty text, a missing list an empty one."""
+    """One row, its values as text, white space included; a missing value is an empty text."""
 
     number: int  # in the source's order, from 0
     id: str | None
@@ -36,6 +45,23 @@ class Split:
 
     name: str  # what messages call it: a file, or a data set and its split
     rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A split before its columns are chosen and made text.
+
+    Attributes:
+        where: what messages call it.
+        columns: their names.
+        rows: by column; a column may be missing in a row.
+        floats: of the columns that hold floats, how these are stored, such as "float32".
+    """
+
+    where: str
+    columns: list[str]
+    rows: Iterable[Mapping[str, Any]]
+    floats: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,22 +96,28 @@ def read_source(data: HubData | LocalData) -> Source:
         read = partial(_from_file, data)
 
     def split(key: str) -> Split:
-        where, rows = read(key, getattr(data, key))
-        return Split(where, _rows(where, rows, data.columns))
+        table = read(key, getattr(data, key))
+        return Split(table.where, _rows(table, data.columns))
 
     return Source(split("train_split"), split("test_split"), revision)
 
 
-def _from_hub(data: HubData, commit: str, key: str, split: str) -> tuple[str, "Dataset"]:
-    from datasets import load_dataset
+def _from_hub(data: HubData, commit: str, key: str, split: str) -> Table:
+    from datasets import Features, Value, load_dataset
 
     what = f"data: the split {split} of the hub data set {data.path} (name: {data.name})"
     hub = hub_errors("dataset", data.path, data.revision)
+    load = partial(load_dataset, data.path, data.name, revision=commit, split=split)
     with _readable(what, f"check data.name and data.{key}"), hub:
-        return f"{data.path}:{split}", load_dataset(data.path, data.name, revision=commit, split=split)
+        rows = load()
+        if rows.info.builder_name == "csv":
+            # Types were guessed; see plain_files.py for what that changes.
+            text = Features({column: Value("string") for column in rows.column_names})
+            rows = load(features=text, keep_default_na=False)
+    return _table(f"{data.path}:{split}", rows, data.columns)
 
 
-def _from_saved(data: LocalData, key: str, split: str) -> tuple[str, "Dataset"]:
+def _from_saved(data: LocalData, key: str, split: str) -> Table:
     from datasets import Dataset, load_from_disk
 
     with _readable(f"{data.path}:", MEND):
@@ -97,14 +129,14 @@ def _from_saved(data: LocalData, key: str, split: str) -> tuple[str, "Dataset"]:
         )
     if split not in saved:
         raise UserError(f"{data.path}: no split {split}, found {', '.join(saved)}; set data.{key}.")
-    return str(Path(data.path) / split), saved[split]
+    return _table(str(Path(data.path) / split), saved[split], data.columns)
 
 
-def _from_file(data: LocalData, key: str, split: str) -> tuple[str, "Dataset"]:
+def _from_file(data: LocalData, key: str, split: str) -> Table:
     from datasets import Dataset
 
     folder = Path(data.path)
-    names = [f"{split}{suffix}" for suffix in READERS]
+    names = [f"{split}{suffix}" for suffix in SUFFIXES]
     paths = [folder / name for name in names if (folder / name).exists()]
     if len(paths) != 1:
         found = ", ".join(sorted(path.name for path in paths or folder.iterdir())) or "nothing"
@@ -113,12 +145,22 @@ def _from_file(data: LocalData, key: str, split: str) -> tuple[str, "Dataset"]:
             f"found {found}; keep one file a split, or set data.{key}."
         )
     (path,) = paths
-    if path.stat().st_size == 0:
-        return str(path), Dataset.from_dict({name: [] for name in data.columns.model_dump().values() if name})
-    # A cache of its own: the shared one knows local files by name and time of change only.
-    with tempfile.TemporaryDirectory() as cache, _readable(f"{path}:", MEND):
-        read = getattr(Dataset, f"from_{READERS[path.suffix]}")
-        return str(path), read(str(path), cache_dir=cache, keep_in_memory=True)
+    with _readable(f"{path}:", MEND):
+        if path.suffix != ".parquet" or path.stat().st_size == 0:
+            plain = read_csv(path) if path.suffix == ".csv" else read_jsonl(path)
+            return Table(str(path), list(dict.fromkeys(name for row in plain for name in row)), plain)
+        # A cache of its own: the shared one knows local files by name and time of change only.
+        with tempfile.TemporaryDirectory() as cache:
+            rows = Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
+    return _table(str(path), rows, data.columns)
+
+
+def _table(where: str, rows: "Dataset", columns: Columns) -> Table:
+    # The element's type where a column holds lists.
+    kinds = {name: getattr(kind, "feature", kind) for name, kind in rows.features.items()}
+    floats = {name: kind.dtype for name, kind in kinds.items() if "float" in str(getattr(kind, "dtype", ""))}
+    wanted = [name for name in columns.model_dump().values() if name in rows.column_names]
+    return Table(where, rows.column_names, rows.select_columns(wanted), floats)
 
 
 @contextmanager
@@ -132,31 +174,61 @@ def _readable(what: str, remedy: str) -> Iterator[None]:
         raise UserError(f"{what} cannot be read ({reason}); {remedy}.") from error
 
 
-def _rows(where: str, rows: "Dataset", columns: Columns) -> list[Row]:
-    named = columns.model_dump(exclude_none=True)
-    for key, column in named.items():
-        if column not in rows.column_names:
+def _rows(table: Table, columns: Columns) -> list[Row]:
+    for key, column in columns.model_dump(exclude_none=True).items():
+        if table.columns and column not in table.columns:
             raise UserError(
-                f"{where}: column {column} is missing, found {', '.join(rows.column_names)}; "
+                f"{table.where}: column {column} is missing, found {', '.join(table.columns)}; "
                 f"set data.columns.{key}."
             )
 
-    def text(column: str, number: int, value: Any) -> str:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return ""
-        if not isinstance(value, str | int | float):
+    def text(column: str, value: Any) -> str:
+        try:
+            return as_text(value, table.floats.get(column, "float64"))
+        except ValueError as error:
             raise UserError(
-                f"{where}: row {number} (from 0), column {column}: expected text or a number, found a "
-                f"{type(value).__name__}; name another column in data.columns, or flatten this one."
-            )
-        return str(value).strip()
+                f"{table.where}: row {number} (from 0), column {column}: {error} (a hub's "
+                "in a local copy), or name another column in data.columns."
+            ) from None
 
     result = []
-    for number, row in enumerate(rows.select_columns(list(named.values()))):
-        identity = None if columns.id is None else text(columns.id, number, row[columns.id])
-        problem, gold = text(columns.problem, number, row[columns.problem]), row[columns.answer]
-        answers = [
-            text(columns.answer, number, each) for each in (gold if isinstance(gold, list) else [gold])
-        ]
+    for number, row in enumerate(table.rows):
+        identity = None if columns.id is None else text(columns.id, row.get(columns.id))
+        problem, gold = text(columns.problem, row.get(columns.problem)), row.get(columns.answer)
+        answers = [text(columns.answer, each) for each in (gold if isinstance(gold, list) else [gold])]
         result.append(Row(number, identity, problem, tuple(answers)))
     return result
+
+
+def as_text(value: Any, stored: str = "float64") -> str:
+    """A value of a source as text: empty for a missing one, `true` and `false` as JSON writes them.
+
+    Args:
+        stored: how it is stored, if it is a float.
+
+    Raises:
+        ValueError: it is no text or number, or cannot be had exactly.
+    """
+    match value:
+        case None:
+            return ""
+        case str():
+            if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+                raise ValueError(f"{value[:40]!a} holds half a character; write it as UTF-8")
+            return value
+        case bool():
+            return json.dumps(value)
+        case int():
+            return str(value)
+        case Decimal():
+            return f"{value:f}"
+        case float():
+            if not math.isfinite(value):
+                return ""
+            if abs(value) >= (limit := 2 / np.finfo(stored).eps):
+                raise ValueError(
+                    f"{value:g} is stored as a {stored}, which holds not every integer from {limit:.0f} on; "
+                    "store it as text or as an integer"
+                )
+            return np.format_float_positional(np.dtype(stored).type(value), trim="-")
+    raise ValueError(f"expected text or a number, found a {type(value).__name__}; store it as text")

@@ -9,7 +9,6 @@ other.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from score_core.answers.verifier import Verifier
 from score_core.config.data import AdditionData
@@ -49,6 +48,7 @@ class Prepared:
     splits: dict[str, list[Problem]]
     quarantined: list[Refused]
     duplicates: list[Refused]
+    conflicting: list[Refused]  # rows of one problem with different gold answers
     dropped_answers: list[Refused]  # gold answers that cannot be read, of rows that have others
     revision: str | None
 
@@ -58,7 +58,8 @@ def prepare(config: Config) -> Prepared:
 
     Raises:
         UserError: `config.reward` names an unknown extractor or matcher, the source is wrong (see
-            `read_source`), a split is empty, or two splits share a problem or an id.
+            `read_source`), a split is empty, two splits share a problem or an id, or two rows of one
+            problem differ in their gold answers and `data.conflicting_answers` is not drop.
     """
     verifier = Verifier(config.reward)
     data = config.used_data
@@ -75,8 +76,9 @@ def prepare(config: Config) -> Prepared:
         revision = source.revision
         sources = {"train": source.train, "test": source.test}
 
-    result = Prepared({}, [], [], [], revision)
-    kept = {name: _keep(verifier, name, split, result) for name, split in sources.items()}
+    result = Prepared({}, [], [], [], [], revision)
+    drop = not isinstance(data, AdditionData) and data.conflicting_answers == "drop"
+    kept = {name: _keep(verifier, name, split, result, drop) for name, split in sources.items()}
     _refuse_shared([row for split in kept.values() for row in split])
 
     if not isinstance(data, AdditionData):
@@ -98,36 +100,73 @@ def prepare(config: Config) -> Prepared:
     return result
 
 
-def _keep(verifier: Verifier, name: str, split: Split, account: Prepared) -> list[Kept]:
-    """The split's distinct problems with readable gold answers; notes what is left out in `account`."""
-    kept: dict[str, Kept] = {}
+def _keep(verifier: Verifier, name: str, split: Split, account: Prepared, drop: bool) -> list[Kept]:
+    """The split's distinct problems with readable gold answers; notes what is left out in `account`.
+
+    Args:
+        drop: leaves out problems whose rows differ in their gold answers, which are refused otherwise.
+    """
+    readable: dict[str, list[Kept]] = {}  # by the problem
     quarantined = []
     golds = verifier.golds([row.answers for row in split.rows])
     for row, gold in zip(split.rows, golds, strict=True):
         content, place = content_hash(row.problem), f"{split.name} row {row.number}"
         identity = row.id or content
-        refused = partial(Refused, name, row.number, identity)
-        if not row.problem:
+        if not row.problem.strip():
             quarantined.append(Refused(name, row.number, row.id or "", "the problem is empty"))
         elif not gold.references:
-            quarantined.append(refused("; ".join(gold.reasons)))
-        elif content in kept:
-            account.duplicates.append(refused(f"the same problem as row {kept[content].row}"))
+            quarantined.append(Refused(name, row.number, identity, "; ".join(gold.reasons)))
         else:
             problem = Problem(identity, row.problem, gold.references)
-            kept[content] = Kept(name, row.number, place, content, problem)
-            account.dropped_answers.extend(map(refused, gold.reasons))
+            readable.setdefault(content, []).append(Kept(name, row.number, place, content, problem))
+            account.dropped_answers.extend(Refused(name, row.number, identity, why) for why in gold.reasons)
     account.quarantined.extend(quarantined)
-    first = f"row {quarantined[0].row}: {quarantined[0].reason}" if quarantined else ""
+    kept = []
+    conflicts = []
+    for first, *others in readable.values():
+        golds_of = first.problem.references
+        other = next((row for row in others if not verifier.same(golds_of, row.problem.references)), None)
+        if other is not None:
+            conflicts.append((first, other))
+            reason = f"different gold answers in rows {first.row} and {other.row}, which hold one problem"
+            account.conflicting.extend(_refused(row, reason) for row in (first, *others))
+        else:
+            kept.append(first)
+            reason = f"the same problem as row {first.row}"
+            account.duplicates.extend(_refused(row, reason) for row in others)
+    if conflicts and not drop:
+        raise _conflict(conflicts)
+    first_reason = f"row {quarantined[0].row}: {quarantined[0].reason}" if quarantined else ""
+    if conflicts:
+        log.warning(
+            "%s: %d problems left out, whose rows give different gold answers, see manifest.json",
+            split.name,
+            len(conflicts),
+        )
     if not kept:
         found = f"found {len(split.rows)} rows"
-        if first:
-            found += f", all quarantined ({first}); check reward.extractor and data.columns"
+        if first_reason:
+            found += f", all quarantined ({first_reason}); check reward.extractor and data.columns"
         raise UserError(f"{split.name}: the split is empty; expected at least one problem, {found}.")
-    if first:
+    if first_reason:
         counts = f"{len(quarantined)} of {len(split.rows)}"
-        log.warning("%s: %s rows quarantined, see manifest.json (%s)", split.name, counts, first)
-    return list(kept.values())
+        log.warning("%s: %s rows quarantined, see manifest.json (%s)", split.name, counts, first_reason)
+    return kept
+
+
+def _refused(row: Kept, reason: str) -> Refused:
+    return Refused(row.split, row.row, row.problem.id, reason)
+
+
+def _conflict(pairs: Sequence[tuple[Kept, Kept]]) -> UserError:
+    one, two = pairs[0]
+    more = f" (and {len(pairs) - 1} more such problems)" if len(pairs) > 1 else ""
+    return UserError(
+        f"{one.place} and row {two.row}, counted from 0, hold the same problem with different gold answers, "
+        f"{one.problem.answer[:80]!r} and {two.problem.answer[:80]!r}{more}; keep the right one, "
+        "write several accepted answers as a list in one row, or leave such problems out with "
+        "data.conflicting_answers: drop."
+    )
 
 
 def _refuse_shared(rows: Sequence[Kept]) -> None:

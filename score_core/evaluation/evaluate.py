@@ -1,6 +1,7 @@
 """Evaluation: several attempts at every problem, judged, one row a problem."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from tqdm import tqdm
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config, Evaluation
 from score_core.distributed import check_strategy, init_processes, rank, world
-from score_core.models.folders import context_limit, end_token_ids, load_model, load_tokenizer
+from score_core.models.folders import load_model
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
-from score_core.rollout.conversation import Conversation
+from score_core.rollout.conversation import Conversation, load_conversation
 from score_core.rollout.engines import Engine, make_engine
 from score_core.rollout.roll_out import Rollout, roll_out
 from score_core.seeding import stream
@@ -33,18 +34,20 @@ class Evaluator:
     """
 
     def __init__(self, folder: Path, config: Config, runtime: Runtime, base: Path | None = None) -> None:
-        self.folder, self.config = folder, config
+        self.folder, self.config, self.base = folder, config, base
         # These two refuse unknown names, so they come before anything is loaded.
-        self.grader, self.engine = Grader(config.reward), make_engine(runtime.engine)
-        tokenizer = load_tokenizer(folder)
+        self.grader, self._engine = Grader(config.reward), make_engine(runtime.engine)
+        self.conversation = load_conversation(folder, config.conversation, config.evaluation.attempts, base)
         self.state = init_processes()
         check_strategy(self.state, runtime.launch)
         torch.set_num_threads(runtime.threads)
-        model = load_model(folder, config.dtype, self.state.device, base, config.quantize)
-        ends = end_token_ids(tokenizer, model.generation_config)
-        self.conversation = Conversation(config.conversation, tokenizer, ends)
-        self.conversation.check_fits(config.evaluation.attempts, context_limit(model))
-        self.engine.load(model)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Has the model's weights, which are loaded when there is something to answer."""
+        model = load_model(self.folder, self.config.dtype, self.state.device, self.base, self.config.quantize)
+        self._engine.load(model)
+        return self._engine
 
     def evaluate(self, problems: Sequence[Problem], show_progress: bool = True) -> pd.DataFrame:
         """Has the model answer, and judges.
@@ -58,8 +61,10 @@ class Evaluator:
             (null where unparsable), `correct_t`, `reward_t`, `tokens_t`, `truncated_t`.
 
         Raises:
-            UserError: a problem is longer than the configuration allows.
+            UserError: a problem is longer than the configuration allows, or the weights cannot be loaded.
         """
+        self.conversation.check_prompts(problems)
+        engine = self.engine  # before the bar is drawn
         with tqdm(
             total=len(problems),
             desc=f"evaluate {self.folder}",
@@ -68,7 +73,7 @@ class Evaluator:
             disable=not (show_progress and self.state.is_main_process),
         ) as bar:
             return attempt_all(
-                self.engine,
+                engine,
                 self.conversation,
                 self.grader,
                 problems,

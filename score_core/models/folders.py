@@ -18,7 +18,12 @@ from score_core.hub import snapshot
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        GenerationConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 # What belongs to a model folder; pickles and training states do not.
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -87,6 +92,22 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def load_configs(folder: Path) -> "tuple[PreTrainedConfig, GenerationConfig]":
+    """A model folder's configuration and its generation configuration, which need no weights.
+
+    Raises:
+        UserError: the folder is not complete, or transformers cannot read them.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    check_model(folder)
+    with _loading(folder, "configuration"):
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        if (folder / "generation_config.json").exists():
+            return config, GenerationConfig.from_pretrained(str(folder), local_files_only=True)
+        return config, GenerationConfig.from_model_config(config)
 
 
 def load_model(
@@ -242,12 +263,12 @@ def end_token_ids(
     return tuple(sorted(found))
 
 
-def context_limit(model: "PreTrainedModel | PeftModel") -> int | None:
+def context_limit(config: "PreTrainedConfig") -> int | None:
     """The tokens up to which attention reaches every token before; None where the model sets no limit.
 
     Behind a sliding window the problem would silently leave the context.
     """
-    settings = model.config.get_text_config()
+    settings = config.get_text_config()
     found = (getattr(settings, name, None) for name in ("max_position_embeddings", "sliding_window"))
     return min((limit for limit in found if limit is not None), default=None)
 

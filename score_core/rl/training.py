@@ -1,6 +1,5 @@
 """Training a stage, from folder to folder: models, trainer, selection, outputs."""
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +22,9 @@ from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.config.training import Training
 from score_core.distributed import check_strategy, rank
-from score_core.errors import UserError
 from score_core.files import remove, write_json
-from score_core.models.folders import base_of, context_limit, end_token_ids, load_tokenizer
-from score_core.problems import Problem, read_problems
+from score_core.models.folders import base_of
+from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.arguments import training_arguments
@@ -34,11 +32,9 @@ from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
 from score_core.rl.sampler import Stage
 from score_core.rl.trainer import PolicyTrainer
-from score_core.rollout.conversation import Conversation
+from score_core.rollout.conversation import load_conversation
 from score_core.rollout.engines import make_engine
 from score_core.seeding import derive_seed
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,10 +83,11 @@ def train(
         Stopped: by SIGINT or SIGTERM, in training, and saved.
     """
     inputs = [folders.reference, folders.data, folders.start]
-    run = folders.work / fingerprint(config, runtime, name, inputs, code)
+    base = base_of(folders.reference)
+    conversation = load_conversation(base, config.conversation, algorithm.attempts)
+    run = folders.work / fingerprint(config, runtime, name, inputs, code, conversation.dialogue)
     if os.environ.get("RANK", "0") == "0":
         prune_runs(folders.work, run.name, runtime.checkpoints)
-    base = base_of(folders.reference)
     phases, summary, there = algorithm.phases(), {}, folders
     for number, phase in enumerate(phases, start=1):
         last = number == len(phases)
@@ -127,22 +124,19 @@ def train_phase(
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
     arguments = training_arguments(config, runtime, settings, folders.work, name)
-    tokenizer = load_tokenizer(base)
+    conversation = load_conversation(base, config.conversation, algorithm.attempts)
+    problems = read_problems(folders.data, "train")
+    validation = read_problems(folders.data, "validation")[: settings.validation_problems]
+    conversation.check_prompts([*problems, *validation])
     model = load_policy(config, folders.start, base, arguments.device)
-    conversation = Conversation(
-        config.conversation, tokenizer, end_token_ids(tokenizer, model.generation_config)
-    )
-    conversation.check_fits(algorithm.attempts, context_limit(model))
     stage = Stage(
         name=name,
         seed=config.seed,
         algorithm=algorithm,
         conversation=conversation,
         grader=grader,
-        problems=fitting(read_problems(folders.data, "train"), conversation),
-        validation=fitting(read_problems(folders.data, "validation"), conversation)[
-            : settings.validation_problems
-        ],
+        problems=problems,
+        validation=validation,
         engine=engine,
         sampling_batch_size=runtime.sampling_batch_size,
     )
@@ -153,7 +147,7 @@ def train_phase(
         arguments,
         stage=stage,
         reference=load_reference(config, folders.reference, arguments.device) if needs_reference else None,
-        processing_class=tokenizer,
+        processing_class=conversation.tokenizer,
         callbacks=[recorder, Progress(name), Best(settings)],
         checkpoints=checkpoints,
     )
@@ -183,33 +177,6 @@ def summary_of(recorder: Recorder, kept: int) -> dict[str, Any]:
         **{key: float(value) for key, value in last.items() if str(key).startswith("reward_t")},
         **{f"validation_{key}": float(value) for key, value in chosen.items() if str(key) != "changed"},
     }
-
-
-def fitting(problems: list[Problem], conversation: Conversation) -> list[Problem]:
-    """The problems whose prompt is short enough; a warning counts the others.
-
-    Raises:
-        UserError: none is left.
-    """
-    kept = []
-    for problem in problems:
-        try:
-            conversation.prompt(problem)
-            kept.append(problem)
-        except UserError as error:
-            log.debug("skipped: %s", error)
-    if len(kept) < len(problems):
-        log.warning(
-            "skipping %d of %d problems, whose prompts are longer than conversation.max_prompt_tokens",
-            len(problems) - len(kept),
-            len(problems),
-        )
-    if not kept:
-        raise UserError(
-            "conversation.max_prompt_tokens: no problem fits "
-            f"{conversation.settings.max_prompt_tokens} tokens; raise it."
-        )
-    return kept
 
 
 class Best(TrainerCallback):

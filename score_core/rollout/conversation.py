@@ -7,7 +7,9 @@ them (templates strip or rewrite answers), and the policy would be trained on wh
 
 import inspect
 import json
+import string
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,42 @@ from transformers import PreTrainedTokenizerBase
 from score_core.config import schema
 from score_core.errors import UserError, refusing
 from score_core.files import read_text
+from score_core.models.folders import base_of, context_limit, end_token_ids, load_configs, load_tokenizer
 from score_core.problems import Problem
 
 # A stand-in for an answer, to see what the chat template puts after one.
 ANSWER = "ANSWER"
+
+# Some templates print today's date, and a run would say something else every day. For them it is always this
+# day, which Llama's say where they know of none; `template_options` sets it where a template takes one.
+TODAY = datetime(2024, 7, 26)
+# Ends with the line break that the template engine removes behind a block, and so changes nothing else.
+PINNED = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f"|replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in string.ascii_letters)
+    + " }}{%- endmacro %}\n"
+)
+
+
+def load_conversation(
+    folder: Path, settings: schema.Conversation, attempts: int, base: Path | None = None
+) -> "Conversation":
+    """The dialogues with a model, checked before its weights are loaded.
+
+    Args:
+        folder: a transformers model folder, or an adapter's.
+        attempts: how many a dialogue has.
+        base: the model folder under an adapter; by default the one that the adapter names.
+
+    Raises:
+        UserError: the folder is no usable model, its context is too short for so many attempts, its chat
+            template cannot write them, or a prompt file is wrong.
+    """
+    tokenizer = load_tokenizer(folder)
+    config, generation = load_configs(base or base_of(folder))
+    conversation = Conversation(settings, tokenizer, end_token_ids(tokenizer, generation))
+    conversation.check_fits(attempts, context_limit(config))
+    return conversation
 
 
 class Conversation:
@@ -29,6 +63,8 @@ class Conversation:
         end_ids: tokens that end a turn, from the tokenizer and the generation config.
         instruction: ids from the end of one attempt to the start of the next: end of turn, the
             instruction, the opening of the assistant's turn.
+        dialogue: a dialogue of two attempts as the chat template writes it, with stand-ins for problem and
+            answer. What is said is the same wherever this is.
     """
 
     def __init__(
@@ -57,22 +93,36 @@ class Conversation:
                 f"{settings.retry}: is empty; expected the instruction before every later attempt, such as "
                 "`Check your answer`; write one."
             )
+        self.dialogue = self._render(
+            [
+                *self._opening,
+                self._user("1"),
+                {"role": "assistant", "content": ANSWER},
+                {"role": "user", "content": retry},
+            ]
+        )
         self.instruction = self._between_attempts(retry)
 
     def prompt(self, problem: Problem) -> list[int]:
-        """Ids of `x1`, with the assistant's turn opened.
+        """Ids of `x1`, with the assistant's turn opened; never cut (see `check_prompts`)."""
+        return self._ids(self._render([*self._opening, self._user(problem.problem)]))
+
+    def check_prompts(self, problems: Sequence[Problem]) -> None:
+        """Refuses problems that are too long; cheap (under 1 ms each) beside loading weights, so done before.
 
         Raises:
-            UserError: it is longer than `max_prompt_tokens`. Nothing is ever cut silently.
+            UserError: prompts are longer than `max_prompt_tokens`; it names the longest.
         """
-        ids = self._ids(self._render([*self._opening, self._user(problem.problem)]))
-        if len(ids) > self.settings.max_prompt_tokens:
+        limit = self.settings.max_prompt_tokens
+        sizes = {problem: size for problem in problems if (size := len(self.prompt(problem))) > limit}
+        if sizes:
+            problem, most = max(sizes.items(), key=lambda item: item[1])
+            others = f", the most of {len(sizes)} that are too long" if len(sizes) > 1 else ""
             raise UserError(
-                f"problem {problem.id}: its prompt has {len(ids)} tokens, expected at most "
-                f"conversation.max_prompt_tokens = {self.settings.max_prompt_tokens}; raise that or remove "
-                "the problem."
+                f"problem {problem.id} ({problem.problem[:60]!r}): its prompt has {most} tokens{others}; "
+                f"expected at most conversation.max_prompt_tokens = {limit}; raise that or remove the "
+                "problem."
             )
-        return ids
 
     def continuation(self, attempt: Sequence[int]) -> list[int]:
         """Ids to append to the sampled `attempt`, up to where the next attempt starts.
@@ -118,13 +168,7 @@ class Conversation:
         return {"role": "user", "content": self._first.replace("{problem}", problem)}
 
     def _between_attempts(self, retry: str) -> list[int]:
-        dialogue = [
-            *self._opening,
-            self._user("1"),
-            {"role": "assistant", "content": ANSWER},
-            {"role": "user", "content": retry},
-        ]
-        text = self._render(dialogue)
+        text = self.dialogue
         # The last stand-in before the instruction, which may well hold the same word.
         asked = text.rfind(retry)
         answered = text.rfind(ANSWER, 0, max(asked, 0))
@@ -139,9 +183,18 @@ class Conversation:
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         options: dict[str, Any] = self.settings.template_options
-        text = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, **options
-        )
+        remedy = "see conversation.few_shot and template_options, or use another model"
+        if self.settings.system:
+            remedy = "set conversation.system: null and say it in conversation.first, or " + remedy
+        # The model's own program, which may raise whatever it likes.
+        with refusing(f"the chat template of {self.tokenizer.name_or_path} refuses the dialogue", remedy):
+            text = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=PINNED + self.tokenizer.get_chat_template(),
+                add_generation_prompt=True,
+                tokenize=False,
+                **options,
+            )
         assert isinstance(text, str)
         return text
 

@@ -42,7 +42,8 @@ def model(output, path, revision):
 def data(**options):
     columns = {"problem": options.pop("problem", "question")}
     source = read_source(config(data={"source": "hub", "columns": columns, **options}).data)
-    return [source.revision, source.train.name, len(source.train.rows), source.test.rows[1].answers]
+    return [source.revision, source.train.name, len(source.train.rows), source.test.rows[1].answers,
+            [row.problem for row in source.train.rows[:2]]]
 
 for call, *arguments in json.loads(sys.argv[1]):
     try:
@@ -81,7 +82,18 @@ def repositories(tmp_path_factory):
         rows = {"question": [f"{split} {n}" for n in range(5)], "answer": [f"#### {n}" for n in range(5)]}
         pq.write_table(pa.table(rows), sums / f"{split}-00000-of-00001.parquet")
     (sums.parent / "README.md").write_text(CARD)
+    for form in ("csv", "jsonl"):
+        plain = root / f"datasets/own/{form}"
+        plain.mkdir()
+        (plain / "README.md").write_text(CARD.replace("main/", "").replace("-*", f".{form}"))
+        for split in ("train", "test"):
+            lines = {"csv": CSV, "jsonl": JSONL}[form]
+            (plain / f"{split}.{form}").write_text("\n".join(lines) + "\n")
     return root
+
+
+CSV = ["question,answer", "007,1", "NA,9007199254740993", "2020-01-31,"]
+JSONL = ['{"question": "a", "answer": 1}', '{"question": "b", "answer": 1000000000000000001}']
 
 
 SUMS = {"path": "own/sums", "name": "main"}
@@ -90,7 +102,7 @@ SUMS = {"path": "own/sums", "name": "main"}
 def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(repositories, tmp_path):
     home = tmp_path / "home"
     with local_hub(repositories) as endpoint:
-        model, none, revision, name, data, config, split, column = ask(
+        model, none, revision, name, data, csv, jsonl, config, split, column = ask(
             endpoint,
             home,
             ["model", str(tmp_path / "out"), "own/tiny", "main"],
@@ -98,6 +110,8 @@ def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(reposito
             ["model", str(tmp_path / "no"), "own/tiny", "v9"],
             ["model", str(tmp_path / "no"), "a/b/c", "main"],
             ["data", SUMS],
+            ["data", {**SUMS, "path": "own/csv"}],
+            ["data", {**SUMS, "path": "own/jsonl"}],
             ["data", {**SUMS, "name": "other"}],
             ["data", {**SUMS, "test_split": "exam"}],
             ["data", {**SUMS, "problem": "query"}],
@@ -108,7 +122,9 @@ def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(reposito
     assert none.startswith("UserError: model.path: the hub has no model own/none")
     assert revision.startswith("UserError: model.revision: the hub model own/tiny has no revision v9")
     assert name.startswith("UserError: model.path: expected the name of a hub model")
-    assert data == [COMMIT, "own/sums:train", 5, ["#### 1"]]
+    assert data == [COMMIT, "own/sums:train", 5, ["#### 1"], ["train 0", "train 1"]]
+    assert csv[3:] == [["9007199254740993"], ["007", "NA"]]
+    assert jsonl[3:] == [["1000000000000000001"], ["a", "b"]]
     assert "'other' not found" in config and "data.name" in config
     assert "exam" in split and "data.test_split" in split
     assert "own/sums:train: column query is missing, found question, answer" in column

@@ -117,14 +117,10 @@ def inputs(tmp_path: Path) -> list[Path]:
     return [tmp_path / "base", tmp_path / "data"]
 
 
-def test_the_fingerprint_hangs_on_what_the_result_hangs_on(inputs: list[Path], tmp_path: Path) -> None:
-    prompt = tmp_path / "retry.txt"
-    prompt.write_text("check")
-    talk = {**small_config().conversation.model_dump(), "retry": str(prompt)}
-
-    def name(section: str = "stage1", threads: int = 1, **sections: Any) -> str:
-        config = small_config(**{"conversation": talk, **sections})
-        return fingerprint(config, RUNTIME.model_copy(update={"threads": threads}), section, inputs, [])
+def test_the_fingerprint_hangs_on_what_the_result_hangs_on(inputs: list[Path]) -> None:
+    def name(section: str = "stage1", threads: int = 1, said: str = "said", **sections: Any) -> str:
+        one = RUNTIME.model_copy(update={"threads": threads})
+        return fingerprint(small_config(**sections), one, section, inputs, [], said)
 
     plain = name()
     names = {
@@ -134,12 +130,11 @@ def test_the_fingerprint_hangs_on_what_the_result_hangs_on(inputs: list[Path], t
         "seed": name(seed=99),
         "lora": name(lora={"rank": 2}),
         "reward": name(reward={"extractor": "identity", "matcher": "exact"}),
-        "length": name(conversation={**talk, "max_new_tokens": 4}),
+        "length": name(conversation={"max_new_tokens": 4}),
         "threads": name(threads=2),
-        "order": fingerprint(small_config(conversation=talk), RUNTIME, "stage1", inputs[::-1], []),
+        "dialogue": name(said="said on another day"),
+        "order": fingerprint(small_config(), RUNTIME, "stage1", inputs[::-1], [], "said"),
     }
-    prompt.write_text("check again")
-    names["prompt"] = name()
     (inputs[0] / "deep" / "file").write_text("Base")
     names["model"] = name()
     (inputs[1] / "another").write_text("")
@@ -158,9 +153,9 @@ def test_the_fingerprint_does_not_hang_on_how_a_run_is_watched(inputs: list[Path
         }
     )
     elsewhere = small_config(profile="another", stage2={"steps": 9}, report={"title": "Another"})
-    plain = fingerprint(config, RUNTIME, "stage1", inputs, [])
-    assert fingerprint(config, other, "stage1", inputs, []) == plain
-    assert fingerprint(elsewhere, RUNTIME, "stage1", inputs, []) == plain
+    plain = fingerprint(config, RUNTIME, "stage1", inputs, [], "said")
+    assert fingerprint(config, other, "stage1", inputs, [], "said") == plain
+    assert fingerprint(elsewhere, RUNTIME, "stage1", inputs, [], "said") == plain
 
 
 def test_the_fingerprint_hangs_on_the_code_it_is_given(inputs: list[Path], tmp_path: Path) -> None:
@@ -168,12 +163,12 @@ def test_the_fingerprint_hangs_on_the_code_it_is_given(inputs: list[Path], tmp_p
     (tmp_path / "rl" / "deep").mkdir(parents=True)
     for name in ("rl/deep/objective.py", "seeding.py", "elsewhere.py"):
         (tmp_path / name).write_text("as it was")
-    plain = fingerprint(small_config(), RUNTIME, "stage1", inputs, code)
+    plain = fingerprint(small_config(), RUNTIME, "stage1", inputs, code, "said")
     for name, counts in (("rl/deep/objective.py", True), ("seeding.py", True), ("elsewhere.py", False)):
         (tmp_path / name).write_text("changed")
-        assert (fingerprint(small_config(), RUNTIME, "stage1", inputs, code) != plain) == counts, name
+        assert (fingerprint(small_config(), RUNTIME, "stage1", inputs, code, "said") != plain) == counts, name
         (tmp_path / name).write_text("as it was")
     (tmp_path / "rl" / "objective.pyc").write_text("compiled")
-    assert fingerprint(small_config(), RUNTIME, "stage1", inputs, code) == plain
+    assert fingerprint(small_config(), RUNTIME, "stage1", inputs, code, "said") == plain
     (tmp_path / "rl" / "new.py").write_text("")
-    assert fingerprint(small_config(), RUNTIME, "stage1", inputs, code) != plain
+    assert fingerprint(small_config(), RUNTIME, "stage1", inputs, code, "said") != plain

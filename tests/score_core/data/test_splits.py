@@ -92,7 +92,7 @@ def test_duplicates_keep_the_first_usable_row(tmp_path):
     rows = [
         ("Same  problem?", "none"),
         ("same problem?", "#### 1"),
-        ("SAME problem?", "#### 2"),
+        ("SAME problem?", "#### 1.0"),
         *numbered(40),
     ]
     result = prepared(tmp_path, rows)
@@ -100,6 +100,70 @@ def test_duplicates_keep_the_first_usable_row(tmp_path):
     assert "same problem?" in {p.problem for p in kept}
     assert [(row.row, row.reason) for row in result.duplicates] == [(2, "the same problem as row 1")]
     assert [row.row for row in result.quarantined] == [0]
+
+
+CONFLICT = [
+    ("Same problem?", "#### 1"),
+    *numbered(40),
+    ("same problem?", "#### 1"),
+    ("same  problem?", "#### 2"),
+    ("other?", ["#### 1", "#### 2"]),
+    ("other?", ["#### 1"]),
+]
+
+
+def listed(rows):
+    return [(problem, answer if isinstance(answer, list) else [answer]) for problem, answer in rows]
+
+
+def test_one_problem_with_two_gold_answers_is_refused_by_row(tmp_path):
+    with pytest.raises(UserError) as caught:
+        prepared(tmp_path, listed(CONFLICT))
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'train.jsonl'} row 0 and row 42, counted from 0, hold the same problem with different "
+        "gold answers, '1' and '2' (and 1 more such problems); "
+    )
+    assert "data.conflicting_answers: drop" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_one_problem_with_two_gold_answers_is_left_out_where_one_says_so(tmp_path, caplog):
+    result = prepared(tmp_path, listed(CONFLICT), columns={"id": "key"}, conflicting_answers="drop")
+    assert sorted(p.problem for p in result.splits["train"] + result.splits["validation"]) == sorted(
+        problem for problem, _ in numbered(40)
+    )
+    assert [(row.split, row.row, row.id) for row in result.conflicting] == [
+        ("train", 0, "train0"),
+        ("train", 41, "train41"),
+        ("train", 42, "train42"),
+        ("train", 43, "train43"),
+        ("train", 44, "train44"),
+    ]
+    assert (
+        "rows 0 and 42" in result.conflicting[0].reason and "rows 43 and 44" in result.conflicting[4].reason
+    )
+    assert result.duplicates == []
+    assert "train.jsonl: 2 problems left out" in caplog.text
+
+
+def test_gold_answers_that_the_matcher_holds_equal_are_no_conflict(tmp_path):
+    rows = [("half?", ["1/2", "x+1"]), ("half?", ["0.5", "1+x"]), *((f"{n}?", [str(n)]) for n in range(40))]
+    columns = {"problem": "question"}
+    for split, content in (("train", rows), ("test", [("last?", ["9"])])):
+        lines = [json.dumps({"question": problem, "answer": answers}) for problem, answers in content]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    math = {"extractor": "identity", "matcher": "math"}
+    result = prepare(config(data={"path": str(tmp_path), "columns": columns}, reward=math))
+    assert [row.row for row in result.duplicates] == [1] and result.conflicting == []
+
+
+def test_white_space_in_a_problem_stays(tmp_path):
+    splits = prepared(tmp_path, [("    def f():\n", "#### 1"), *numbered(40), (" \n", "#### 1")]).splits
+    assert "    def f():\n" in {p.problem for p in splits["train"] + splits["validation"]}
+
+
+def test_question_and_answer_have_columns_of_their_own():
+    with pytest.raises(UserError, match=r"data\.columns: answer: question is the column of the problems too"):
+        config(data={"columns": {"problem": "question", "answer": "question"}})
 
 
 def test_a_problem_in_both_splits_is_refused_with_rows_and_files(tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from score_core.errors import UserError
 from score_core.models.folders import load_model, load_tokenizer
-from score_core.problems import read_problems
+from score_core.problems import Problem, read_problems
 from tests.small_run import RUNTIME, evaluate, small_config
 
 
@@ -93,3 +93,12 @@ def test_threads_are_those_of_the_runtime(small_run: Path) -> None:
     problems = read_problems(small_run / "data", "test")[:2]
     evaluate(small_run / "base", problems, small_config(), RUNTIME.model_copy(update={"threads": 2}))
     assert torch.get_num_threads() == 2
+
+
+def test_a_problem_that_is_too_long_is_refused_before_weights_are_loaded(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("score_core.evaluation.evaluate.load_model", lambda *_: pytest.fail("was loaded"))
+    problems = [*read_problems(small_run / "data", "test"), Problem("last", "12+34" * 9, ("46",))]
+    with pytest.raises(UserError, match=r"problem last \('12\+34.*: its prompt has \d+ tokens; expected at"):
+        evaluate(small_run / "base", problems, small_config(), RUNTIME)

@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import torch
 from safetensors.torch import load_file
 from transformers.utils.logging import enable_progress_bar
 
+from score_core.errors import UserError
 from score_core.files import replacing
 from score_core.models.folders import load_tokenizer
-from score_core.problems import read_problems
+from score_core.problems import Problem, read_problems, write_problems
 from score_core.rl.arguments import micro_batches
-from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
+from score_core.rollout.conversation import Conversation
+from tests.small_run import RUNTIME, evaluate, folders, run_folder, small_config, train_stage
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -227,3 +231,27 @@ def test_an_output_is_whole_or_not_there(tmp_path: Path) -> None:
         (temporary / "config.json").write_text("{")
         raise RuntimeError("killed half way")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_problem_that_is_too_long_is_refused_before_weights_are_loaded(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    monkeypatch.setattr("score_core.rl.training.load_policy", lambda *_: pytest.fail("was loaded"))
+    shutil.copytree(small_run / "data", tmp_path / "data")
+    long = Problem("long", "12+34" * 9, ("46",))
+    write_problems(tmp_path / "data", split, [long, *read_problems(small_run / "data", split)])
+    target = replace(folders(small_run, tmp_path, "stage1"), data=tmp_path / "data")
+    with pytest.raises(UserError, match=r"problem long \('12\+34.*: its prompt has \d+ tokens; expected at"):
+        train_stage("stage1", small_config(), RUNTIME, target)
+    assert not target.output.exists()
+
+
+def test_what_is_said_on_another_day_starts_afresh(small_run: Path, tmp_path: Path) -> None:
+    """The same files say something else, e.g. by a library's new way of writing them."""
+    target = folders(small_run, tmp_path, "stage1")
+    plain = run_folder("stage1", small_config(), RUNTIME, target)
+    with pytest.MonkeyPatch.context() as patch:
+        write = Conversation._render
+        patch.setattr(Conversation, "_render", lambda self, messages: write(self, messages) + "!")
+        assert run_folder("stage1", small_config(), RUNTIME, target) != plain

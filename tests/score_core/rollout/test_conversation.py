@@ -130,8 +130,18 @@ def test_sampled_ids_are_trained_on_as_they_are(speak, text_tokenizer, make_mode
 def test_a_problem_that_is_too_long_is_refused_never_cut(speak):
     conversation = speak(max_prompt_tokens=60)
     assert len(conversation.prompt(problem("short"))) <= 60
-    with pytest.raises(UserError, match=r"problem p1: .*at most conversation.max_prompt_tokens = 60"):
-        conversation.prompt(problem("long " * 60))
+    conversation.check_prompts([problem("short")] * 3)
+    longest = problem("long " * 61)
+    size = len(conversation.prompt(longest))
+    with pytest.raises(UserError) as caught:
+        conversation.check_prompts([problem("short"), problem("long " * 60), longest, problem("long " * 59)])
+    assert str(caught.value) == (
+        f"problem p1 ({longest.problem[:60]!r}): its prompt has {size} tokens, the most of 3 that are too "
+        "long; expected at most conversation.max_prompt_tokens = 60; raise that or remove the problem."
+    )
+    speak(max_prompt_tokens=size).check_prompts([longest])
+    with pytest.raises(UserError, match=f"its prompt has {size} tokens; expected at most"):
+        speak(max_prompt_tokens=size - 1).check_prompts([longest])
 
 
 def test_dialogues_that_could_outgrow_the_context_are_refused(speak):
@@ -189,3 +199,75 @@ def test_a_template_that_does_not_close_its_turns_is_refused(speak, text_tokeniz
 def test_end_tokens_that_disagree_with_the_template_are_refused(speak, text_tokenizer):
     with pytest.raises(UserError, match="does not close an assistant's turn with an end token"):
         speak(end_ids=[text_tokenizer.pad_token_id])
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            "{% if messages[0].role == 'system' %}"
+            "{{ raise_exception('System role\nnot supported') }}{% endif %}",
+            "(System role not supported); set conversation.system: null",
+        ),
+        ("{{ nonesuch.part }}", "('nonesuch' is undefined); set conversation.system: null"),
+        ("{{ 1 + 'a' }}", "(unsupported operand"),
+        ("{{ 1 / 0 }}", "(division by zero)"),
+        ("{% for %}", "refuses the dialogue"),
+    ],
+)
+def test_a_template_that_raises_is_named_with_what_it_said(speak, text_tokenizer, template, words):
+    text_tokenizer.chat_template, text_tokenizer.name_or_path = template + CHATML, "models/base"
+    with pytest.raises(UserError) as caught:
+        speak(system="Be right.")
+    message = str(caught.value)
+    assert message.startswith("the chat template of models/base refuses the dialogue (")
+    assert words in message and "\n" not in message
+
+
+def test_a_template_without_system_turns_serves_dialogues_without(speak, text_tokenizer):
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    text_tokenizer.chat_template = refusal + CHATML
+    assert text_tokenizer.decode(speak().prompt(problem("1"))).startswith("<|im_start|>user")
+    with pytest.raises(UserError, match="no roles at all") as caught:
+        text_tokenizer.chat_template = "{{ raise_exception('no roles at all') }}"
+        speak()
+    assert "conversation.system" not in str(caught.value)
+
+
+# As in Llama 3.2's, whose system turn says it always.
+DATED = (
+    "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+    "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}"
+    "{%- endif %}{%- endif %}{{- 'Today is ' + date_string + '. ' }}"
+)
+
+
+def test_a_template_that_prints_todays_date_prints_one_day_for_ever(speak, text_tokenizer):
+    text_tokenizer.chat_template = DATED + CHATML
+    today = text_tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
+    assert "2024" not in today, "the template itself prints what the clock says"
+    conversation = speak()
+    said = text_tokenizer.decode(conversation.prompt(problem("1")))
+    assert said.startswith("Today is 26 Jul 2024. <|im_start|>user")
+    assert conversation.dialogue.startswith("Today is 26 Jul 2024. ")
+    other = speak(template_options={"date_string": "1 Jan 2000"})
+    assert other.dialogue.startswith("Today is 1 Jan 2000. ")
+    text_tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d, %A') }} " + CHATML
+    assert speak().dialogue.startswith("2024-07-26, Friday ")
+
+
+@pytest.mark.parametrize(
+    "start", ["", "\n", "\n\n", "  ", "  {% if true %}\n{% endif %}", "{{- 'a' }}", "\t\n {#- c #}"]
+)
+def test_pinning_the_date_changes_nothing_else(speak, text_tokenizer, start):
+    text_tokenizer.chat_template = start + CHATML
+    conversation = speak(first="{problem}", retry="again")
+    messages = [{"role": "user", "content": "x"}]
+    plain = text_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert text_tokenizer.decode(conversation.prompt(problem("x"))) == plain
