@@ -41,8 +41,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said = " ".join(str(error).split())[:200]
-    # A KeyError says but the key.
-    return said if isinstance(error, OSError | ValueError) and said else f"{type(error).__name__}: {said}"
+    # A KeyError says but the key, and some say nothing.
+    return said if said and not isinstance(error, KeyError) else f"{type(error).__name__} {said}".rstrip()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

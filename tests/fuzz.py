@@ -42,6 +42,8 @@ from tasks.runner.launch import check_launch, resolve
 from tests import configs, run_files
 
 PATIENCE = 120  # seconds for what takes one
+Key = tuple[Any, ...]
+Values = Callable[[Key], st.SearchStrategy[Any]]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Work = Callable[[], object]
 
@@ -170,11 +172,9 @@ def tell() -> None:
 # ---------------------------------------------------------------------------------------- what is changed
 
 
-def spoiled_value(
-    draw: Draw, content: Any, value: Callable[[tuple[Any, ...]], st.SearchStrategy[Any]]
-) -> Any:
+def spoil_value(draw: Draw, content: Any, value: Values) -> Any:
     """Nested content with a value or a key of it taken out, replaced or added; and the path of that."""
-    path: tuple[Any, ...] = ()
+    path: Key = ()
     inner = content
     while isinstance(inner, dict | list) and inner and (not path or draw(st.booleans())):
         parent, at = (
@@ -218,7 +218,7 @@ def spoil_json(draw: Draw, file: Path) -> None:
         spoil_bytes(draw, file)
         return
     content = json.loads(file.read_text())
-    spoiled_value(draw, content, lambda path: JUNK)
+    spoil_value(draw, content, lambda path: JUNK)
     file.write_text(json.dumps(draw(st.sampled_from([content, content, content, [content]]))))
 
 
@@ -227,7 +227,9 @@ def of_type(hint: Any) -> st.SearchStrategy[Any]:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         limits = [one for part in parts[1:] for one in getattr(part, "metadata", [part])]
-        return st.from_type(Annotated[(parts[0], *limits)]) if parts[0] in (int, float) else of_type(parts[0])
+        if parts[0] not in (int, float):
+            return of_type(parts[0])
+        return st.integers(1, 8).map(parts[0]) | st.from_type(Annotated[(parts[0], *limits)])
     if origin in (typing.Union, types.UnionType):
         return st.one_of(map(of_type, parts))
     if isinstance(hint, type) and issubclass(hint, Section):
@@ -238,7 +240,7 @@ def of_type(hint: Any) -> st.SearchStrategy[Any]:
     return TEXT if hint is str else st.from_type(hint)
 
 
-def hint_at(hint: Any, path: tuple[Any, ...]) -> Any:
+def hint_at(hint: Any, path: Key) -> Any:
     """The schema's type of what stands at a path; Any where it knows none."""
     if not path:
         return hint
@@ -251,12 +253,13 @@ def hint_at(hint: Any, path: tuple[Any, ...]) -> Any:
     return next((one for one in found if one is not Any), Any)
 
 
-def value_of(schema: type[Section]) -> Callable[[tuple[Any, ...]], st.SearchStrategy[Any]]:
+def value_of(schema: type[Section]) -> Values:
     """Values for a path of a file: small, or as the schema has them, or anything."""
 
-    def value(path: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    def value(path: Key) -> st.SearchStrategy[Any]:
         hint = hint_at(schema, path)
-        return NUMBERS | JUNK | (JUNK if hint is Any else of_type(hint))
+        kinds = [JUNK, *([] if hint is Any else [of_type(hint)] * 3)]
+        return st.sampled_from(kinds).flatmap(lambda kind: kind)
 
     return value
 
@@ -267,7 +270,7 @@ def value_of(schema: type[Section]) -> Callable[[tuple[Any, ...]], st.SearchStra
 def parameters_of_the_schema(draw: Draw) -> Work:
     """One or two values of params.yaml, and the stage that reads them."""
     content = draw(st.sampled_from([parameters, made_up]))()
-    sections = {spoiled_value(draw, content, value_of(Config))[0] for _ in range(draw(st.integers(1, 2)))}
+    sections = {spoil_value(draw, content, value_of(Config))[0] for _ in range(draw(st.integers(1, 2)))}
     Path("params.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     changed = [content.get(section) for section in sections]
     if sections & {"data"}:
@@ -297,7 +300,7 @@ def runtime_of_the_schema(draw: Draw) -> Work:
     """One or two values of runtime.yaml, and what the environment says instead of it."""
     content = yaml.safe_load(Path("runtime.yaml").read_text())
     for _ in range(draw(st.integers(0, 2))):
-        spoiled_value(draw, content, value_of(Runtime))
+        spoil_value(draw, content, value_of(Runtime))
     Path("runtime.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     names = st.sampled_from(["SCORE_LAUNCH_PROCESSES", "SCORE_LAUNCH_THROUGH", "SCORE_LAUNCH_"])
     environment = draw(st.dictionaries(names, TEXT | WORDS | st.just("\udcff"), max_size=1))
@@ -323,7 +326,7 @@ def rows_of_data(draw: Draw) -> Work:
     match draw(st.sampled_from(["values", "bytes", "csv", "parquet", "saved"])):
         case "values":
             for _ in range(draw(st.integers(1, 3))):
-                spoiled_value(draw, rows, lambda path: JUNK)
+                spoil_value(draw, rows, lambda path: JUNK)
             (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         case "bytes":
             spoil_bytes(draw, folder / "train.jsonl")
@@ -381,7 +384,7 @@ def checkpoint(draw: Draw) -> Work:
     (folder,) = Path(".runs").glob("*/*/checkpoint-*")
     name = draw(st.sampled_from([str(path.relative_to(folder)) for path in sorted(folder.iterdir())]))
     (spoil_json if name.endswith(".json") else spoil_bytes)(draw, folder / name)
-    if draw(st.booleans()) and (folder / "hashes.json").is_file():
+    if name == "trainer_state.json" and draw(st.booleans()):  # as another version would have written it
         hashes = tree_digests(folder)
         del hashes["hashes.json"]
         (folder / "hashes.json").write_text(json.dumps(hashes))
@@ -469,14 +472,15 @@ def outcomes(kind: Callable[[Draw], Work], count: int, workplace: Path) -> list[
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(workplace, folder, dirs_exist_ok=True)
             with contextlib.chdir(folder):
-                found.append(_try(kind(data.draw)))
+                found.append(outcome(kind(data.draw)))
 
     with patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True):
         attack()
     return found
 
 
-def _try(work: Work) -> tuple[str, str]:
+def outcome(work: Work) -> tuple[str, str]:
+    """What comes of a stage in the present folder, as a command line runs it, and what is said."""
     Path("out").mkdir()
     Path("out/before").write_text("what was there")
     before, said = _outputs(), io.StringIO()
