@@ -78,7 +78,8 @@ def lay_out(root: Path) -> None:
     (root / "prompts" / "retry.txt").write_text("Check your answer.\n")
     (root / "prompts" / "few.jsonl").write_text('{"problem": "1", "answer": "2"}')
     (root / "params.yaml").write_text(yaml.safe_dump(parameters()))
-    (root / "runtime.yaml").write_text((configs.ROOT / "runtime.yaml").read_text())
+    runtime = yaml.safe_load((configs.ROOT / "runtime.yaml").read_text())
+    (root / "runtime.yaml").write_text(yaml.safe_dump({**runtime, "threads": 1}))
     tiny_model.build("qwen2", 1, root / "base")
     with contextlib.chdir(root):
         learn("lora={rank: 2, alpha: 2, dropout: 0.0, targets: all-linear}")
