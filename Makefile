@@ -70,6 +70,10 @@ merge: $(READY) ## A trained adapter and its base as one model, in merged/
 test: lint ## Every check: lint and all tests, some minutes
 	@python -m pytest
 
+.PHONY: fuzz
+fuzz: $(READY) ## 2,000 inputs that nobody meant; writes benchmarks/fuzz.csv
+	@python -m benchmarks.fuzz $(args)
+
 .PHONY: lint
 lint: $(READY) ## Style, formatting, types
 	@ruff check .

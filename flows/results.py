@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from flows.dag import ROOT, Stage, find_output, plan, read_stages, select
-from score_core.errors import UserError
+from score_core.errors import UserError, refusing
 from score_core.files import read_json, replacing, write_json
 from score_core.report.labels import MODELS, TRANSITIONS
 from tasks.runner.exits import exit_code, parser_of
@@ -158,7 +158,10 @@ def percent(share: float) -> str:
 
 
 def _read(path: Path) -> Metrics | None:
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    with refusing(f"{path}: cannot be read as metrics", "remove it, and accept or run anew"):
+        return dict(json.loads(path.read_text()))
 
 
 def main() -> int:

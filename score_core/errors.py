@@ -1,7 +1,8 @@
 """The exceptions that command lines answer: "the user can mend this", and "told to stop"."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -15,6 +16,37 @@ class UserError(Exception):
 
 class NotFinite(UserError):  # noqa: N818 - says what it is
     """Numbers of a model, or of its training, that are NaN or infinite."""
+
+
+@contextmanager
+def refusing(what: str, remedy: str) -> Iterator[None]:
+    """Where something of the user's enters: whatever its reader makes of it, only a `UserError` leaves.
+
+    Libraries raise nearly anything over a file that they did not expect, so the class is not asked. The
+    block holds nothing but the reading; in it, a mistake of ours would pass for the user's.
+
+    Args:
+        what: the file, folder or key, and what cannot be done with it, e.g. "a.csv: cannot be read".
+        remedy: what to do.
+
+    Raises:
+        UserError: "WHAT (REASON); REMEDY."
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} ({one_line(error)}); {remedy}.") from error
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line of at most 200 characters."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    said = " ".join(str(error).split())[:200]
+    # A KeyError says but the key, and some say nothing.
+    return said if said and not isinstance(error, KeyError) else f"{type(error).__name__} {said}".rstrip()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

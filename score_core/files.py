@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all.
+"""Outputs appear whole or not at all, and what a user's file holds is read or refused.
 
 Everything is written under a temporary name beside its target and renamed, so a process killed half
 way leaves nothing that a later stage could take for a result; what it leaves the next try removes.
@@ -7,12 +7,15 @@ way leaves nothing that a later stage could take for a result; what it leaves th
 import errno
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from score_core.errors import UserError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from score_core.errors import UserError, refusing
 
 
 @contextmanager
@@ -84,17 +87,60 @@ def write_json(target: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, made_by: str) -> Any:
-    """Reads a JSON file that another stage made.
+def read_text(path: Path, remedy: str) -> str:
+    """Reads a text file, which is UTF-8 whatever the machine's locale.
 
     Raises:
-        UserError: it is missing or is not JSON; the message names the stage that makes it.
+        UserError: it is missing, cannot be read or is no text; with the remedy.
+    """
+    with refusing(f"{path}: cannot be read as UTF-8 text", remedy):
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(f"{path}: not found; {remedy}.") from None
+
+
+def read_json(path: Path, made_by: str, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads a JSON object that another stage made.
+
+    Raises:
+        UserError: it is missing, is no JSON object or lacks one of `keys`; the message names the stage
+            that makes it.
+    """
+    remedy = f"run `dvc repro {made_by}`, which makes it"
+    text = read_text(path, remedy)
+    with refusing(f"{path}: not valid JSON", f"remove it and {remedy}"):
+        content = json.loads(text)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, found a {type(content).__name__}; {remedy}.")
+    for key in keys:
+        if key not in content:
+            raise UserError(f"{path}: {key} is missing, found {', '.join(content) or 'nothing'}; {remedy}.")
+    return content
+
+
+def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads a YAML file of keys and values, none of them twice.
+
+    Raises:
+        UserError: it is missing, or is none; with the line.
+    """
+    text = read_text(path, remedy)
+    with refusing(f"{path}: not valid YAML", f"mend it, or {remedy}"):
+        content = parse_yaml(text)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected `key: value` lines, found none; mend it, or {remedy}.")
+    return content
+
+
+def parse_yaml(text: str) -> Any:
+    """What `text` says in YAML 1.2, by DVC's own reader: to both `011` is 11, and `no` a word.
+
+    Raises:
+        ValueError: it is not valid, or gives a key twice.
     """
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run `dvc repro {made_by}`, which makes it.") from None
-    except ValueError as error:  # no text, or no JSON
-        raise UserError(
-            f"{path}: not valid JSON ({error}); remove it and run `dvc repro {made_by}`."
-        ) from None
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{where}{error.problem}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from score_core.errors import UserError
+from score_core.errors import UserError, refusing
 
 SPLITS = ("train", "validation", "test")
 SCHEMA = pa.schema([("id", pa.string()), ("problem", pa.string()), ("references", pa.list_(pa.string()))])
@@ -59,12 +59,10 @@ def read_problems(folder: Path, split: str) -> list[Problem]:
     """
     path = folder / f"{split}.parquet"
     remedy = "run `dvc repro download_data`, which makes it"
-    try:
+    if not path.exists():
+        raise UserError(f"{path}: not found; {remedy}.")
+    with refusing(f"{path}: not a parquet file", remedy):
         table = pq.read_table(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; {remedy}.") from None
-    except pa.ArrowInvalid:
-        raise UserError(f"{path}: not a parquet file; {remedy}.") from None
     for column in SCHEMA:
         if column.name not in table.column_names:
             raise UserError(
@@ -74,7 +72,8 @@ def read_problems(folder: Path, split: str) -> list[Problem]:
         found = table.schema.field(column.name).type
         if found != column.type:
             raise UserError(f"{path}: column {column.name}: expected {column.type}, found {found}; {remedy}.")
-    rows = table.select(SCHEMA.names).to_pylist()
+    with refusing(f"{path}: not what was written", remedy):
+        rows = table.select(SCHEMA.names).to_pylist()
     if not rows:
         raise UserError(f"{path}: the split is empty; expected at least one problem; {remedy}.")
     for number, row in enumerate(rows):

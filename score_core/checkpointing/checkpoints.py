@@ -14,9 +14,11 @@ import shutil
 import time
 from pathlib import Path
 
+from transformers import TrainerState
+
 from score_core.checkpointing.fingerprint import tree_digests
 from score_core.config.runtime import Checkpointing
-from score_core.errors import UserError
+from score_core.errors import UserError, one_line
 from score_core.files import remove
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ HASHES = "hashes.json"
 STATE = "trainer_state.json"  # the Trainer's name for it
 ARGUMENTS = "training_args.bin"  # the Trainer's: a pickle, which nothing here reads
 DAY = 24 * 60 * 60
+CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -45,7 +48,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of which there are checkpoints, ascending."""
-        return sorted(int(path.name.split("-")[1]) for path in self.folder.glob("checkpoint-*"))
+        names = (CHECKPOINT.fullmatch(path.name) for path in self.folder.glob("checkpoint-*"))
+        return sorted(int(name[1]) for name in names if name)
 
     def newest(self) -> int | None:
         """The step of the newest intact checkpoint; damaged ones are removed with a warning."""
@@ -160,17 +164,19 @@ def _damage(folder: Path) -> str | None:
     try:
         expected = dict(json.loads((folder / HASHES).read_text()))
         found = tree_digests(folder)
-    except (OSError, ValueError, TypeError) as error:
-        return f"{HASHES} cannot be read: {error}"
-    found.pop(HASHES)
-    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+        found.pop(HASHES)
+        # Another version of the Trainer may have written other keys, which this one's state does not take.
+        wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+        if not wrong:
+            TrainerState.load_from_json(str(folder / STATE))
+    except Exception as error:
+        return f"cannot be read: {one_line(error)}"
     return f"{wrong[0]} is not what was written" if wrong else None
 
 
 def _best_step(folder: Path) -> int | None:
     """The step whose weights were the best when a checkpoint was written; None where nothing selects."""
-    step: int | None = json.loads((folder / STATE).read_text())["best_global_step"]
-    return step
+    return TrainerState.load_from_json(str(folder / STATE)).best_global_step
 
 
 def _flush(path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
+from score_core.errors import refusing
 
 # What computes, and what a checkpoint's files are written by.
 LIBRARIES = ("accelerate", "deepspeed", "numpy", "peft", "tokenizers", "torch", "transformers")
@@ -64,6 +65,10 @@ def tree_digests(folder: Path) -> dict[str, str]:
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with file.open("rb") as opened:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with refusing(f"{file}: cannot be read", "put it there again"), file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

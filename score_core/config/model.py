@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from score_core.config.section import Count, Positive, Probability, Section
 
+Name = Annotated[str, Field(min_length=1)]
 Family = Literal["qwen2", "qwen3", "llama"]
 
 
@@ -25,6 +26,16 @@ class AdditionModel(Section):
     fix_share: Probability  # chats whose second turn asks to "fix" and is answered rightly
     spoil: Probability  # "check" chats whose second answer spoils one digit
     leak: Probability  # "check" chats whose second answer is right whatever the first was
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "AdditionModel":
+        # Rotary positions turn a head's numbers in pairs.
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                f"heads: {self.heads} heads do not share hidden_size: {self.hidden_size} in even parts; make "
+                "hidden_size a multiple of twice the heads"
+            )
+        return self
 
     def smoke(self) -> "AdditionModel":
         """What a smoke run builds: the same model, taught for a few steps."""
@@ -74,4 +85,4 @@ class Lora(Section):
     rank: Count
     alpha: Count
     dropout: Probability
-    targets: tuple[str, ...] | Literal["all-linear"]
+    targets: Annotated[tuple[Name, ...], Field(min_length=1)] | Literal["all-linear"]

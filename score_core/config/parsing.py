@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.config.section import MISSING, Mistake, refusal, unknown_key, validate
 from score_core.config.training import Training
-from score_core.errors import UserError, nearest
+from score_core.errors import UserError, nearest, refusing
+from score_core.files import parse_yaml, read_yaml
 
+REMEDY = "run from the checkout, whose file `git checkout` restores"
 LAUNCH_PREFIX = "SCORE_LAUNCH_"
 
 
@@ -30,7 +30,7 @@ def load_config(path: Path, settings: Mapping[str, type[Training]], changes: Seq
         UserError: the file is missing, is not YAML, or a value in it is wrong; one line that names
             file and key, what was expected and what to do.
     """
-    content = _read_yaml(path)
+    content = read_yaml(path, REMEDY)
     for change in changes:
         _change(content, change, f"--set {change}")
     source = f"{path} with --set {' '.join(changes)}" if changes else str(path)
@@ -43,7 +43,7 @@ def load_runtime(path: Path, environment: Mapping[str, str] = os.environ) -> Run
     Args:
         environment: its variables `SCORE_LAUNCH_<KEY>` replace what the file says of `launch`.
     """
-    content, source = _read_yaml(path), str(path)
+    content, source = read_yaml(path, REMEDY), str(path)
     found = {name: text for name, text in environment.items() if name.startswith(LAUNCH_PREFIX)}
     for name, text in found.items():
         _change(content, f"launch.{name.removeprefix(LAUNCH_PREFIX).lower()}={text}", f"{name}={text}")
@@ -135,29 +135,11 @@ def _change(content: dict[str, Any], change: str, given: str) -> None:
     *sections, name = key.split(".")
     if not equals or not all((*sections, name)):
         raise UserError(f"{given}: expected KEY=VALUE, e.g. --set stage2.alpha=3.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"{given}: {text} is not valid YAML; quote a text that is to be one.") from None
+    with refusing(f"{given}: {text} is not valid YAML", "quote a text that is to be one"):
+        value = parse_yaml(text)
     for part in sections:
         inner = content.setdefault(part, {})
         if not isinstance(inner, dict):
             raise UserError(f"{given}: {part} is {inner!r} and has no keys; set {part} as a whole.")
         content = inner
     content[name] = value
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run from the checkout, or give --params.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}: not valid YAML{where}; mend it or `git checkout {path}`.") from None
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{path}: expected `key: value` lines, found none; `git checkout {path}` restores it."
-        )
-    return content

@@ -1,11 +1,14 @@
 """How a stage runs on a machine: the settings of `runtime.yaml`. None invalidates a cached result."""
 
+import shlex
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from score_core.config.section import Count, Positive, Section
+from score_core.config.section import Count, Natural, Positive, Section
+
+Processes = Annotated[int, Field(ge=1, le=1024)]  # or threads: more than a machine has end it
 
 
 class Launch(Section):
@@ -19,9 +22,9 @@ class Launch(Section):
     # ddp: a whole model a process; zero2: gradients and optimiser split over the processes; zero3 and
     # fsdp2: the weights too, gathered for sampling.
     strategy: Literal["auto", "single", "ddp", "zero2", "zero3", "fsdp2"]
-    processes: Count | None  # on each machine; null: one a visible GPU, or one without any
+    processes: Processes | None  # on each machine; null: one a visible GPU, or one without any
     machines: Count
-    machine_rank: Annotated[int, Field(ge=0)]  # which of the machines this is; 0 writes the outputs
+    machine_rank: Natural  # which of the machines this is; 0 writes the outputs
     main_address: str  # of the machine with rank 0, as all the others reach it
     main_port: Annotated[int, Field(ge=0, le=65535)]  # 0: any free one, on one machine only
     through: str | None  # a command that runs what follows it on every machine, e.g. srun's
@@ -48,6 +51,13 @@ class Launch(Section):
             )
         return self
 
+    @field_validator("through")
+    @classmethod
+    def _through_is_a_command(cls, line: str | None) -> str | None:
+        if line is not None and not shlex.split(line):
+            raise ValueError("expected a command such as srun, or null")
+        return line
+
     @property
     def world_size(self) -> int:
         """The number of processes on all machines together."""
@@ -61,14 +71,14 @@ class Checkpointing(Section):
     every_seconds: Positive
     keep: Count  # the newest ones; the best step's is kept beside them
     # Checkpoints of interrupted runs with other parameters, in case those come back.
-    keep_runs: Annotated[int, Field(ge=0)]
+    keep_runs: Natural
     keep_days: Positive
 
 
 class Runtime(Section):
     """All of `runtime.yaml`."""
 
-    threads: Count  # CPU threads a process; results are bit-identical for the same number
+    threads: Processes  # CPU threads a process; results are bit-identical for the same number
     micro_batch_size: Count  # trajectories in one forward and backward of training
     sampling_batch_size: Count  # trajectories sampled side by side
     engine: str  # what samples: a key of score_core.rollout.engines.ENGINES

@@ -7,14 +7,17 @@ with the reason and the remedy. The larger ones stand beside this file: data, mo
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from score_core.config.data import AdditionData, Data, HubData, LocalData
 from score_core.config.model import AdditionModel, FileModel, HubModel, LocalModel, Lora, Model
 from score_core.config.reward import Reward
-from score_core.config.section import Count, NonNegative, Section
+from score_core.config.section import Count, Natural, NonNegative, Section
 from score_core.config.training import Training
 from score_core.errors import UserError, nearest
+
+# More than any model's context; where one sets no limit of its own, memory would be asked for all of it.
+Tokens = Annotated[int, Field(ge=1, le=2**24)]
 
 
 class Conversation(Section):
@@ -27,9 +30,18 @@ class Conversation(Section):
     few_shot: str | None  # a JSONL file of {"problem", "answer"} shown as earlier turns
     # Passed to the chat template. One that prints the date says 26 Jul 2024, or what `date_string` says here.
     template_options: dict[str, bool | str | int]
-    max_prompt_tokens: Count  # of [x]; longer ones are refused before a model is loaded
-    max_new_tokens: Count  # of one attempt
-    max_context_tokens: Count | None  # of a whole dialogue; null: the model's own limit
+    max_prompt_tokens: Tokens  # of [x]; longer ones are refused before a model is loaded
+    max_new_tokens: Tokens  # of one attempt
+    max_context_tokens: Tokens | None  # of a whole dialogue; null: the model's own limit
+
+    @field_validator("template_options")
+    @classmethod
+    def _no_older_truths(cls, options: dict[str, bool | str | int]) -> dict[str, bool | str | int]:
+        for key, value in options.items():
+            # A template would take any of these words for true.
+            if str(value).lower() in ("yes", "no", "on", "off"):
+                raise ValueError(f"{key}: {value} is a word in YAML 1.2; write true or false")
+        return options
 
     @model_validator(mode="after")
     def _files_are_watched(self) -> "Conversation":
@@ -69,7 +81,7 @@ class Report(Section):
     """What the report shows."""
 
     title: str
-    samples: Annotated[int, Field(ge=0)]  # answers shown of each kind
+    samples: Natural  # answers shown of each kind
 
 
 class Config(Section):
@@ -77,7 +89,7 @@ class Config(Section):
 
     profile: str
     smoke: bool  # a tiny model and a fixture of data; conf/smoke/ has the toy sizes
-    seed: Annotated[int, Field(ge=0)]
+    seed: Natural
     data: Data
     model: Model
     watched: Watched

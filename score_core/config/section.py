@@ -14,7 +14,8 @@ from score_core.errors import UserError, nearest
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0, le=2**31 - 1)]  # what every library's integers hold
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 # Keys people bring from other trainers, and why there is no such key here.
 REFUSED = {

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from score_core.config.section import Count, NonNegative, Positive, Probability, Section
+from score_core.config.section import Count, Natural, NonNegative, Positive, Probability, Section
 
 Baseline = Literal[
     "leave_one_out",
@@ -18,6 +18,7 @@ Baseline = Literal[
     "moving_average",
     "none",
 ]
+Decay = Annotated[float, Field(ge=0, lt=1)]  # of a moving average
 KLEstimator = Literal["exact", "k1_in_reward", "k2_in_loss", "k3_in_loss"]
 LengthAggregation = Literal["sequence_sum", "sequence_mean", "token_mean", "constant"]
 
@@ -34,9 +35,9 @@ class Training(Section):
     temperature: Positive
 
     learning_rate: Positive
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Natural
     final_learning_rate: Probability  # as a share of learning_rate; the decay is linear
-    adam_betas: tuple[float, float]
+    adam_betas: tuple[Decay, Decay]
     weight_decay: NonNegative
     max_grad_norm: Positive
 

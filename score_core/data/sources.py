@@ -19,7 +19,7 @@ import numpy as np
 
 from score_core.config.data import Columns, HubData, LocalData
 from score_core.data.plain_files import read_csv, read_jsonl
-from score_core.errors import UserError
+from score_core.errors import UserError, refusing
 from score_core.hub import hub_errors, snapshot
 
 if TYPE_CHECKING:
@@ -167,11 +167,11 @@ def _table(where: str, rows: "Dataset", columns: Columns) -> Table:
 def _readable(what: str, remedy: str) -> Iterator[None]:
     from datasets.exceptions import DatasetsError
 
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:500]
-        raise UserError(f"{what} cannot be read ({reason}); {remedy}.") from error
+    with refusing(f"{what} cannot be read", remedy):
+        try:
+            yield
+        except DatasetsError as error:  # which says less than what it comes from
+            raise (error.__cause__ or error) from None
 
 
 def _rows(table: Table, columns: Columns) -> list[Row]:

@@ -31,7 +31,7 @@ from transformers import (
 from score_core.config.data import AdditionData
 from score_core.config.model import AdditionModel
 from score_core.embedded.addition import add, draw_digits, split_of
-from score_core.errors import NotFinite
+from score_core.errors import NotFinite, refusing
 from score_core.seeding import derive_seed, stream
 
 log = logging.getLogger(__name__)
@@ -116,23 +116,23 @@ def build(model: AdditionModel, data: AdditionData, seed: int, output: Path) -> 
     """
     tokenizer = make_tokenizer()
     torch.manual_seed(derive_seed(seed, "base", "weights"))
-    network = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=model.hidden_size,
-            intermediate_size=model.feed_forward,
-            num_hidden_layers=model.layers,
-            num_attention_heads=model.heads,
-            num_key_value_heads=model.heads,
-            max_position_embeddings=512,
-            # The usual 0.02 is made for widths in the thousands; at 64 it triples the training needed.
-            initializer_range=0.08,
-            tie_word_embeddings=True,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
-        )
+    settings = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=model.hidden_size,
+        intermediate_size=model.feed_forward,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.heads,
+        max_position_embeddings=512,
+        # The usual 0.02 is made for widths in the thousands; at 64 it triples the training needed.
+        initializer_range=0.08,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
     )
+    with refusing("model: no model of these sizes can be made", "lower hidden_size, feed_forward or layers"):
+        network = Qwen2ForCausalLM(settings)
     network.generation_config = GenerationConfig(
         pad_token_id=tokenizer.pad_token_id, eos_token_id=[tokenizer.eos_token_id]
     )

@@ -98,5 +98,5 @@ def _tokenizer(dialogue: _Dialogue) -> "PreTrainedTokenizerFast":
         clean_up_tokenization_spaces=False,
     )
     tokenizer.add_special_tokens({"additional_special_tokens": list(dialogue.special)})
-    tokenizer.chat_template = (TEMPLATES / f"{dialogue.template}.jinja").read_text().rstrip("\n")
+    tokenizer.chat_template = (TEMPLATES / f"{dialogue.template}.jinja").read_text("utf-8").rstrip("\n")
     return tokenizer

@@ -7,17 +7,17 @@ from a hub are never loaded.
 
 import fnmatch
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from score_core.errors import UserError
+from score_core.errors import UserError, refusing
 from score_core.files import read_json, write_json
 from score_core.hub import snapshot
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import (
         GenerationConfig,
         PreTrainedConfig,
@@ -56,9 +56,12 @@ def check_model(folder: Path) -> None:
         if not any(fnmatch.filter(names, pattern) for pattern in wanted):
             raise UserError(f"{folder}: {says}.")
     index = folder / "model.safetensors.index.json"
-    shards = read_json(index, "prepare_base_model")["weight_map"].values() if index.exists() else ()
-    for shard in sorted({*shards} - {*names}):
-        raise UserError(f"{folder}: {shard} is missing, which {index.name} names; copy it there.")
+    if index.exists():
+        content = read_json(index, "prepare_base_model", keys=["weight_map"])
+        with _loading(folder, index.name):
+            missing = sorted({*content["weight_map"].values()} - {*names})
+        for shard in missing:
+            raise UserError(f"{folder}: {shard} is missing, which {index.name} names; copy it there.")
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -133,10 +136,8 @@ def load_model(
 
     check_model(folder)
     if (folder / ADAPTER_CONFIG).exists():
-        from peft import PeftModel
-
         whole = load_model(base or base_of(folder), dtype, device, quantize=quantize)
-        adapted: Any = PeftModel.from_pretrained(whole, str(folder))
+        adapted: Any = load_adapter(whole, folder)
         return adapted.eval()
     packed: dict[str, Any] = {}
     if quantize is not None:
@@ -166,6 +167,18 @@ def load_model(
         )
     # Packed weights were loaded where they belong, and cannot be moved.
     return model.eval() if quantize else model.to(device).eval()
+
+
+def load_adapter(whole: "PreTrainedModel", folder: Path, **options: Any) -> "PeftModel":
+    """Puts the PEFT adapter in `folder` on a whole model; `options` are those of PEFT.
+
+    Raises:
+        UserError: it cannot be loaded, or belongs to another model.
+    """
+    from peft import PeftModel
+
+    with _loading(folder, "adapter"):
+        return PeftModel.from_pretrained(whole, str(folder), **options)
 
 
 def base_of(folder: Path) -> Path:
@@ -282,14 +295,6 @@ def context_limit(config: "PreTrainedConfig") -> int | None:
     return min((limit for limit in found if limit is not None), default=None)
 
 
-@contextmanager
-def _loading(folder: Path, part: str) -> Iterator[None]:
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{folder}: transformers cannot load the {part} ({reason}); expected a folder it saved itself."
-        ) from error
+def _loading(folder: Path, part: str) -> AbstractContextManager[None]:
+    what = f"{folder}: transformers cannot load the {part}"
+    return refusing(what, "expected a folder it saved itself, without code of its own")

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from score_core.config.data import HubData
 from score_core.config.model import HubModel
 from score_core.config.schema import Config
-from score_core.errors import UserError
+from score_core.files import read_text
 from score_core.report import wording
 from score_core.report.inputs import CHANGES, Inputs
 from score_core.report.tables import training_rows
@@ -58,9 +58,5 @@ def front_matter(inputs: Inputs, config: Config) -> ModelCardData:
 
 
 def _read_prompt(root: Path, path: str, name: str) -> str:
-    try:
-        return (root / path).read_text().strip()
-    except OSError:
-        raise UserError(
-            f"{root / path}: not found; conversation.{name} names it: write the file, or name another one."
-        ) from None
+    remedy = f"conversation.{name} names it: write the file, or name another one"
+    return read_text(root / path, remedy).strip()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from score_core.errors import UserError
+from score_core.errors import UserError, refusing
 from score_core.evaluation.metrics import attempts_in, summarise
 from score_core.files import read_json
 from score_core.report.labels import TRANSITIONS, short_label, stage_label
@@ -167,13 +167,10 @@ def _read_trained(name: str, stem: str) -> Trained:
 
 
 def _read_table(path: Path, made_by: str) -> pd.DataFrame:
-    try:
+    if not path.exists():
+        raise _refusal(path, "not found", made_by)
+    with refusing(f"{path}: not a readable table", f"run `dvc repro {made_by}`, which makes it"):
         frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    except FileNotFoundError:
-        raise _refusal(path, "not found", made_by) from None
-    except (ValueError, OSError) as error:  # of what pandas, pyarrow and the decoder raise
-        reason = str(error).strip().partition("\n")[0]
-        raise _refusal(path, f"not a readable table ({reason})", made_by) from None
     if frame.empty:
         raise _refusal(path, "no rows; expected at least one", made_by)
     return frame

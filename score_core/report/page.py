@@ -46,7 +46,7 @@ def render_page(inputs: Inputs, config: Config, provenance: dict[str, Any]) -> s
         "page.html.j2",
         inputs,
         config,
-        css=Markup((FOLDER / "page.css").read_text()),
+        css=Markup((FOLDER / "page.css").read_text("utf-8")),
         palette=palette(len(inputs.models)),
         paired=[(t, compare(base, final, t)) for t in range(1, attempts + 1)],
         placed=[model.label for model in inputs.models if model.name in places],
@@ -57,7 +57,7 @@ def render_page(inputs: Inputs, config: Config, provenance: dict[str, Any]) -> s
         },
         curves=curves,
         samples=choose_samples(final, attempts, config.report.samples),
-        published=yaml.safe_load((FOLDER / "published.yaml").read_text()),
+        published=yaml.safe_load((FOLDER / "published.yaml").read_text("utf-8")),
         parameters=parameter_rows(config),
         provenance=provenance,
     )

@@ -13,8 +13,8 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from score_core.config.schema import Config
 from score_core.distributed import gather_weights, prepare_frozen
-from score_core.errors import UserError
-from score_core.models.folders import ADAPTER_CONFIG, load_model
+from score_core.errors import UserError, refusing
+from score_core.models.folders import ADAPTER_CONFIG, load_adapter, load_model
 
 
 def load_policy(config: Config, start: Path, base: Path, device: torch.device) -> PreTrainedModel | PeftModel:
@@ -39,19 +39,17 @@ def load_policy(config: Config, start: Path, base: Path, device: torch.device) -
     # ZeRO-3 cannot hold an adapter in another dtype than the weights it sits on.
     widen = not is_deepspeed_zero3_enabled()
     if adapter:
-        return PeftModel.from_pretrained(model, start, is_trainable=True, autocast_adapter_dtype=widen)
+        return load_adapter(model, start, is_trainable=True, autocast_adapter_dtype=widen)
     targets = config.lora.targets
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=config.lora.rank,
-            lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            task_type="CAUSAL_LM",
-        ),
-        autocast_adapter_dtype=widen,
+    settings = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
     )
+    with refusing(f"lora: {base} takes no such adapter", "let targets name linear layers, or be all-linear"):
+        return get_peft_model(model, settings, autocast_adapter_dtype=widen)
 
 
 def load_reference(config: Config, folder: Path, device: torch.device) -> PreTrainedModel | None:

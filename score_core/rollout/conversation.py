@@ -5,6 +5,7 @@ What the model itself wrote stays the ids it sampled: decoding and tokenising th
 them (templates strip or rewrite answers), and the policy would be trained on what it never said.
 """
 
+import inspect
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +15,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from score_core.config import schema
-from score_core.errors import UserError
+from score_core.errors import UserError, refusing
+from score_core.files import read_text
 from score_core.models.folders import base_of, context_limit, end_token_ids, load_configs, load_tokenizer
 from score_core.problems import Problem
 
@@ -67,6 +69,12 @@ class Conversation:
     def __init__(
         self, settings: schema.Conversation, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]
     ) -> None:
+        ours = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+        for name in sorted(settings.template_options.keys() & ours.keys()):
+            raise UserError(
+                f"conversation.template_options.{name}: is no option of the chat template but an argument of "
+                "transformers' own; expected a variable of the template, such as enable_thinking; remove it."
+            )
         self.settings = settings
         self.tokenizer = tokenizer
         self.end_ids = tuple(end_ids)
@@ -79,6 +87,11 @@ class Conversation:
         for problem, answer in _read_few_shot(settings.few_shot):
             self._opening += [self._user(problem), {"role": "assistant", "content": answer}]
         retry = _read(settings.retry)
+        if not retry:
+            raise UserError(
+                f"{settings.retry}: is empty; expected the instruction before every later attempt, such as "
+                "`Check your answer`; write one."
+            )
         self.dialogue = self._render(
             [
                 *self._opening,
@@ -169,7 +182,11 @@ class Conversation:
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         options: dict[str, Any] = self.settings.template_options
-        try:
+        remedy = "see conversation.few_shot and template_options, or use another model"
+        if self.settings.system:
+            remedy = "set conversation.system: null and say it in conversation.first, or " + remedy
+        # The model's own program, which may raise whatever it likes.
+        with refusing(f"the chat template of {self.tokenizer.name_or_path} refuses the dialogue", remedy):
             text = self.tokenizer.apply_chat_template(
                 messages,
                 chat_template=PINNED + self.tokenizer.get_chat_template(),
@@ -177,15 +194,6 @@ class Conversation:
                 tokenize=False,
                 **options,
             )
-        # The model's own program, which may raise whatever it likes.
-        except Exception as error:
-            remedy = "see conversation.few_shot and template_options, or use another model"
-            if self.settings.system:
-                remedy = "set conversation.system: null and say it in conversation.first, or " + remedy
-            raise UserError(
-                f"the chat template of {self.tokenizer.name_or_path} refuses the dialogue "
-                f"({' '.join(str(error).split())[:200]}); {remedy}."
-            ) from error
         assert isinstance(text, str)
         return text
 
@@ -195,26 +203,17 @@ class Conversation:
 
 
 def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot read this prompt file ({error.strerror}); mend conversation.*."
-        ) from None
+    return read_text(Path(path), "write this prompt file, or name another in conversation.*").strip()
 
 
 def _read_few_shot(path: str | None) -> list[tuple[str, str]]:
     pairs = []
+    wanted = 'expected {"problem": "...", "answer": "..."}'
     # Not splitlines(): it also splits at separators that JSON allows inside a string.
     for number, line in enumerate(_read(path).split("\n") if path else [], start=1):
-        try:
+        with refusing(f"{path}: line {number}: {line[:60]!r} is no example", wanted):
             row = json.loads(line)
-            pair = (row["problem"], row["answer"])
-            if not all(isinstance(part, str) for part in pair):
-                raise TypeError
-            pairs.append(pair)
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise UserError(
-                f'{path}: line {number}: expected {{"problem": ..., "answer": ...}}, found {line[:60]!r}.'
-            ) from None
+            pairs.append((row["problem"], row["answer"]))
+            if not all(isinstance(part, str) for part in pairs[-1]):
+                raise TypeError("no text")
     return pairs

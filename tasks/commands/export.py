@@ -30,7 +30,7 @@ def export(model: Path, card: Path, output: Path, force: bool = False) -> None:
     if not card.is_file():
         raise UserError(f"{card}: not found; run `dvc repro report`, which makes it.")
     adapter = model / "adapter_config.json"
-    base = read_json(adapter, TRAINED)["base_model_name_or_path"] if adapter.is_file() else None
+    base = read_json(adapter, TRAINED).get("base_model_name_or_path") if adapter.is_file() else None
 
     _check_replaceable(output.resolve(), model.resolve(), force)
     with replacing(output.resolve()) as temporary:

@@ -14,10 +14,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
-
 from score_core.errors import UserError, unknown_name
-from score_core.files import replacing
+from score_core.files import parse_yaml, read_text, replacing
 from tasks.runner.exits import exit_code, parser_of
 
 CONF = Path("conf")
@@ -61,8 +59,8 @@ def check_nothing_lost(root: Path = Path()) -> None:
     params = root / PARAMS
     if not params.exists() or _in_git(root):
         return
-    text = params.read_text()
-    if (root / COMPOSED).exists() and (root / COMPOSED).read_text() == text:
+    text = read_text(params, f"`git checkout {PARAMS}`")
+    if (root / COMPOSED).exists() and (root / COMPOSED).read_text(errors="replace") == text:
         return
     composed = _composed(text, root / CONF)
     if text == composed:
@@ -99,7 +97,7 @@ def _git(root: Path, *arguments: str) -> str:
 def _composed(text: str, conf: Path) -> str | None:
     """What conf/ composes for the profile and the size that this `params.yaml` names; None if none."""
     try:
-        now = yaml.safe_load(text)
+        now = parse_yaml(text)
         return compose([f"profile={now['profile']}", *(["smoke=yes"] if now.get("smoke") else [])], conf)
     except Exception:  # the edit may have left anything here, and is one whatever it left
         return None
@@ -111,7 +109,7 @@ def _edits(composed: str | None, text: str) -> str:
         return ""
     import pandas as pd
 
-    was, now = (pd.json_normalize(yaml.safe_load(one)).to_dict("records")[0] for one in (composed, text))
+    was, now = (pd.json_normalize(parse_yaml(one)).to_dict("records")[0] for one in (composed, text))
     changed = sorted(key for key in {**was, **now} if was.get(key) != now.get(key))
     shown = [f"{key}: {was.get(key)} is now {now.get(key)}" for key in changed[:3]]
     return f" ({', '.join(shown)}{', ...' if len(changed) > 3 else ''})" if shown else ""

@@ -6,6 +6,7 @@ Reads the metrics of every evaluation in dvc.yaml; percent, with 95 % intervals.
 import sys
 from typing import Any
 
+from score_core.errors import refusing
 from score_core.files import read_json
 from score_core.report.labels import TRANSITIONS, model_label
 from tasks.runner.exits import exit_code
@@ -37,9 +38,11 @@ def print_summary() -> None:
     """Prints the table, and where the report is."""
     evaluated = {file: stage for stage in stages_of("evaluate") for file in outputs_of(stage, "metrics")}
     metrics = {file.stem: read_json(file, made_by=stage) for file, stage in evaluated.items()}
-    count = min(model["n"] for model in metrics.values())
+    with refusing(f"{', '.join(map(str, evaluated))}: no metrics", "run `dvc repro`, which makes them"):
+        count = min(model["n"] for model in metrics.values())
+        shown = table(metrics)
     print(f"\nPercent of {count} test problems answered right, with 95 % intervals\n")
-    print(table(metrics))
+    print(shown)
     page = outputs_of("report")[0]
     if page.exists():
         print(f"\nReport: {page.resolve()}")

@@ -10,7 +10,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from score_core.errors import UserError
+from score_core.errors import UserError, refusing
 from score_core.problems import Problem, read_problems
 from score_core.report.visible import visible
 from tasks.runner.command_line import add_configuration, read_configuration
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # Each model's heading, and the stage that makes it.
 MODELS = {"base model": "prepare_base_model", "trained model": stages_of("train")[-1]}
-TYPED = partial(Problem, "typed", references=())  # by a person: nobody knows the answer
 
 Row = Mapping[str, Any]
 Ask = Callable[[list[Problem]], list["pd.DataFrame"]]  # a table of generations for each of MODELS
@@ -65,6 +64,17 @@ def _harmless(text: str) -> str:
     return "\n".join(visible(text).splitlines()) or "(nothing)"
 
 
+def typed(text: str) -> Problem:
+    """A problem of a person, to which nobody knows the answer.
+
+    Raises:
+        UserError: the terminal sent bytes that are no text.
+    """
+    with refusing(f"{text!r}: not a text", "type it in UTF-8"):
+        text.encode()
+    return Problem("typed", text, references=())
+
+
 def show(problems: list[Problem], ask: Ask) -> None:
     """Asks both models and prints what they say."""
     tables = [table.to_dict("records") for table in ask(problems)]
@@ -78,7 +88,7 @@ def converse(ask: Ask, example: str | None) -> None:
     with suppress(EOFError):
         while text := input("\n> ").strip():
             try:
-                show([TYPED(text)], ask)
+                show([typed(text)], ask)
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
 
@@ -98,7 +108,7 @@ def run(given: argparse.Namespace) -> None:
         return [model.evaluate(problems, show_progress=False) for model in models()]
 
     if given.problem is not None:
-        show([TYPED(given.problem)], ask)
+        show([typed(given.problem)], ask)
     elif given.test is not None:
         problems = read_problems(given.data, "test")
         # Drawn anew each time: this is for looking around, and no result depends on it.

@@ -13,6 +13,7 @@ place. Signals go to the processes and not to the launcher, which would kill the
 import logging
 import os
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -53,6 +54,8 @@ def launch(
         return runtime
     if runtime.launch.through is not None:
         line = [*shlex.split(runtime.launch.through), sys.executable, "-m", module, *arguments]
+        if shutil.which(line[0]) is None:
+            raise UserError(f"runtime.yaml: launch.through: no command {line[0]} here; mend it, or use null.")
         sys.exit(_supervise(line, {f"{LAUNCH_PREFIX}THROUGH": "null"}, None))
     settings = resolve(runtime.launch)
     if section is None:

@@ -24,7 +24,7 @@ CODE = ("score_core", "tasks")
 @cache
 def read_pipeline() -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml by name, in its order."""
-    stages: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    stages: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
     return stages
 
 

@@ -143,3 +143,11 @@ def test_an_allowed_drop_is_a_share(drop):
 
 def test_percent_rounds_for_people():
     assert percent(0.77499) == "77.50 %"
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "", "\xff"])
+def test_an_accepted_result_that_is_no_json_is_one_line(tmp_path, text):
+    (tmp_path / "accepted").mkdir()
+    (tmp_path / "accepted" / "default.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"default\.json: cannot be read as metrics \(.+\); remove it"):
+        read_accepted("default", tmp_path)

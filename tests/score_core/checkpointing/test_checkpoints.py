@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from score_core.checkpointing.checkpoints import Checkpoints, prune_runs
-from score_core.checkpointing.fingerprint import fingerprint
+from score_core.checkpointing.fingerprint import fingerprint, tree_digests
 from score_core.config.runtime import Checkpointing
 from score_core.errors import UserError
 from score_core.files import remove
@@ -62,6 +62,28 @@ def test_damaged_hashes_are_damage(tmp_path: Path, content: str) -> None:
     (checkpoints.path(2) / "hashes.json").write_text(content)
     assert checkpoints.newest() == 1
     assert checkpoints.steps() == [1]
+
+
+def test_a_state_of_another_version_is_damage_though_its_hashes_are_right(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, kept())
+    save(checkpoints, 1)
+    for content in ('{"best_global_step": null, "of_a_newer_version": 1}', "[]"):
+        save(checkpoints, 2)
+        folder = checkpoints.path(2)
+        (folder / "trainer_state.json").write_text(content)
+        hashes = tree_digests(folder)
+        del hashes["hashes.json"]
+        (folder / "hashes.json").write_text(json.dumps(hashes))
+        assert checkpoints.newest() == 1
+        assert checkpoints.steps() == [1]
+
+
+def test_folders_of_other_names_are_no_checkpoints(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, kept())
+    save(checkpoints, 3)
+    for name in ("checkpoint-abc", "checkpoint-", "checkpoint-07", "checkpoint-1-old"):
+        (tmp_path / name).mkdir()
+    assert checkpoints.steps() == [3] and checkpoints.newest() == 3
 
 
 def test_a_file_too_many_is_damage(tmp_path: Path) -> None:

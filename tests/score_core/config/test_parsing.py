@@ -11,6 +11,7 @@ from score_core.algorithms import SETTINGS
 from score_core.config.parsing import load_config, load_runtime, parse_config
 from score_core.config.section import Section
 from score_core.errors import UserError
+from score_core.files import parse_yaml
 from tests.configs import ROOT, config, content, runtime
 
 LEFT_OUT = "missing; copy it from conf/base.yaml or from a profile in conf/profile/"
@@ -49,6 +50,19 @@ LEFT_OUT = "missing; copy it from conf/base.yaml or from a profile in conf/profi
                 "stage1": {"adaptive_beta2": {"target_kl": 1, "horizon": 10}},
             },
             "stage1: adaptive_beta2 with k1_in_reward would change rewards inside a step",
+        ),
+        ({"training": {"adam_betas": [0.9, 1.0]}}, "training.adam_betas.1: input should be less than 1"),
+        ({"training": {"steps": 10**30}}, "training.steps: input should be less than or equal to"),
+        ({"lora": {"targets": []}}, "lora.targets"),
+        ({"lora": {"targets": [""]}}, "lora.targets"),
+        (
+            {"model": {"source": "addition", "heads": 3}, "data": {"source": "addition"}},
+            "model: heads: 3 heads do not share hidden_size: 64 in even parts",
+        ),
+        ({"conversation": {"max_new_tokens": 10**12}}, "conversation.max_new_tokens: input should be less"),
+        (
+            {"conversation": {"template_options": {"thinking": "no"}}},
+            "no is a word in YAML 1.2; write",
         ),
         ({"evaluation": {"top_p": 0.9}}, "does nothing in greedy decoding"),
         ({"evaluation": {"attempts": 11}}, "evaluation.attempts: "),
@@ -237,17 +251,21 @@ def test_a_wrong_change_is_one_line(params: Path, change: str, words: str) -> No
     ("text", "words"),
     [
         (None, "not found; run from the checkout"),
-        ("a: [", "not valid YAML at line 1"),
+        ("a: [", "not valid YAML (line 1: expected the node"),
+        ("a: 1\nb: 2\na: 3", 'line 3: found duplicate key "a"'),
+        ("a: 2020-13-45", "not valid YAML (month must be in 1..12)"),
+        ("a: \x94", "not valid YAML (unacceptable character"),
+        ("a: é".encode("utf-16"), "cannot be read as UTF-8 text"),
         ("", "expected `key: value` lines"),
         ("- a", "expected `key: value` lines"),
         ("threads: 0", "threads: input should be greater than"),
         ("thread: 1", "unknown key; did you mean threads?"),
     ],
 )
-def test_files_that_cannot_be_read_are_named(tmp_path: Path, text: str | None, words: str) -> None:
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, text: str | bytes | None, words: str) -> None:
     path = tmp_path / "runtime.yaml"
     if text is not None:
-        path.write_text(text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     for load in (load_runtime, lambda path: load_config(path, SETTINGS)):
         with pytest.raises(UserError) as caught:
             load(path)
@@ -269,6 +287,34 @@ def test_the_environment_goes_before_what_the_file_says_of_launching() -> None:
     assert found == runtime(launch={"processes": 3})
     with pytest.raises(UserError, match=r"with SCORE_LAUNCH_PROCESSES of the env.*: launch.processes: "):
         load_runtime(ROOT / "runtime.yaml", {"SCORE_LAUNCH_PROCESSES": "many"})
+
+
+@pytest.mark.parametrize("text", ["011", "1:20", "1_000", "0o11", "yes", "1e-4", "2020-01-02", "~", "0x1F"])
+def test_what_a_file_says_is_what_dvc_reads(text: str) -> None:
+    from dvc.utils.serialize import parse_yaml as read_by_dvc
+
+    assert parse_yaml(f"a: {text}") == read_by_dvc(f"a: {text}", "params.yaml")
+    assert parse_yaml("011") == 11
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2020-13-45", "(month must be"),
+        ("\udcff", "is not valid YAML"),
+        ('"srun', "not valid"),
+    ],
+)
+def test_an_environment_that_is_no_yaml_is_one_line(text: str, words: str) -> None:
+    with pytest.raises(UserError, match="SCORE_LAUNCH_THROUGH=") as caught:
+        load_runtime(ROOT / "runtime.yaml", {"SCORE_LAUNCH_THROUGH": text})
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["srun 'a", " "])
+def test_what_starts_the_machines_is_a_command(line: str) -> None:
+    with pytest.raises(UserError, match=r"launch\.through: "):
+        runtime(launch={"through": line})
 
 
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="W&B is installed here")

@@ -14,6 +14,7 @@ from score_core.models.folders import (
     context_limit,
     copy_local_model,
     end_token_ids,
+    load_configs,
     load_model,
     load_tokenizer,
     save_model,
@@ -207,6 +208,34 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(folder, change):
 def test_broken_files_are_refused(folder, file, call):
     (folder / file).write_text("{broken")
     assert "transformers cannot load" in refused(call, folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", "[1]"),
+        ("config.json", '{"model_type": ["qwen2"]}'),
+        ("generation_config.json", "3"),
+        ("model.safetensors.index.json", "{}"),
+        ("model.safetensors.index.json", '{"weight_map": [1]}'),
+        ("model.safetensors.index.json", '{"weight_map": {"a": ["b"]}}'),
+    ],
+)
+def test_json_that_says_something_else_is_refused(folder, file, text):
+    (folder / file).write_text(text)
+    assert refused(load_configs, folder).startswith(f"{folder}")
+
+
+@pytest.mark.parametrize("change", [{"peft_type": "LORAX"}, {"target_modules": ["nothing"]}, {"r": "many"}])
+def test_an_adapter_of_another_kind_is_refused(folder, tmp_path, change):
+    from peft import LoraConfig, get_peft_model
+
+    adapter = tmp_path / "adapter"
+    model = get_peft_model(load_model(folder), LoraConfig(r=2, target_modules="all-linear"))
+    save_model(model, load_tokenizer(folder), adapter)
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert refused(load_model, adapter).startswith(f"{adapter}: transformers cannot load the adapter (")
 
 
 def test_context_ends_where_attention_does():

@@ -98,6 +98,12 @@ def test_missing_prompt_is_named(root):
         card_of(root)
 
 
+def test_a_prompt_that_is_no_text_is_named(root):
+    Path(root / "prompts" / "addition" / "retry.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"retry\.txt: cannot be read as UTF-8 text"):
+        card_of(root)
+
+
 def test_card_warns_when_stage_one_has_not_taken_off(tmp_path, root):
     summary = root / "metrics" / "train_stage1.json"
     summary.write_text(summary.read_text().replace("true", "false"))

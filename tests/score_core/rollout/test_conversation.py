@@ -168,7 +168,7 @@ def test_first_prompt_without_a_place_for_the_problem(speak):
 def test_missing_prompt_file(make_conversation, tmp_path):
     good = make_conversation()
     settings = good.settings.model_copy(update={"retry": str(tmp_path / "nowhere")})
-    with pytest.raises(UserError, match="nowhere: cannot read this prompt file"):
+    with pytest.raises(UserError, match="nowhere: not found; write this prompt file"):
         Conversation(settings, good.tokenizer, good.end_ids)
 
 
@@ -176,7 +176,7 @@ def test_missing_prompt_file(make_conversation, tmp_path):
     "line", ["not json", '{"problem": "1"}', '["1", "2"]', '"text"', '{"problem": 1, "answer": 2}']
 )
 def test_few_shot_mistakes_name_file_and_line(speak, line):
-    with pytest.raises(UserError, match=r"few_shot: line 2: expected"):
+    with pytest.raises(UserError, match=r"few_shot: line 2: .*expected"):
         speak(few_shot='{"problem": "1", "answer": "1"}\n' + line)
 
 
@@ -271,3 +271,22 @@ def test_pinning_the_date_changes_nothing_else(speak, text_tokenizer, start):
     messages = [{"role": "user", "content": "x"}]
     plain = text_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert text_tokenizer.decode(conversation.prompt(problem("x"))) == plain
+
+
+@pytest.mark.parametrize("name", ["tokenize", "add_generation_prompt", "chat_template", "return_dict"])
+def test_arguments_of_the_library_are_no_options_of_a_template(make_conversation, name):
+    with pytest.raises(UserError, match=f"template_options.{name}: is no option of the chat template"):
+        make_conversation(template_options={name: True})
+
+
+@pytest.mark.parametrize("retry", ["", " \n"])
+def test_an_empty_retry_instruction_is_refused(make_conversation, retry):
+    with pytest.raises(UserError, match="retry: is empty; expected the instruction before every later"):
+        make_conversation(retry=retry)
+
+
+def test_prompts_are_utf_8(make_conversation, tmp_path):
+    good = make_conversation()
+    (tmp_path / "retry").write_bytes("pr\u00fcfe".encode("latin-1"))
+    with pytest.raises(UserError, match="retry: cannot be read as UTF-8 text"):
+        Conversation(good.settings, good.tokenizer, good.end_ids)

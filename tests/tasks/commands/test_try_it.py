@@ -40,6 +40,14 @@ def test_attempts_stand_side_by_side_with_verdicts():
     assert lines[lines.index(second) + 1].split() == ["070235", "080235"]
 
 
+def test_bytes_that_are_no_text_are_said_and_the_next_problem_is_asked(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("1+\udcff\n3+4\n\n"))
+    converse(answering, None)
+    said = capsys.readouterr()
+    assert said.err.startswith("error: '1+\\udcff': not a text (") and said.err.count("\n") == 1
+    assert "base hears" in said.out and "3+4" in said.out
+
+
 def test_unknown_answer_means_no_verdict():
     shown = side_by_side(Problem("typed", "1+1=", ()), [row("3", "3"), row("3", "2")])
     assert "right" not in shown

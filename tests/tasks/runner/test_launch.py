@@ -19,7 +19,7 @@ from score_core.config.parsing import load_runtime
 from score_core.config.runtime import Launch
 from score_core.distributed import check_strategy, init_processes
 from score_core.errors import UserError
-from tasks.runner.launch import check_launch, command, resolve
+from tasks.runner.launch import check_launch, command, launch, resolve
 from tasks.runner.pipeline import read_pipeline
 from tests.configs import config, runtime
 from tests.small_run import lay_out, write_parameters
@@ -66,6 +66,12 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     assert (launch.machine_rank, launch.processes, launch.machines) == (1, None, 2)
     with pytest.raises(UserError, match=r"SCORE_LAUNCH_RANK of the environment: launch\.rank: unknown key"):
         load_runtime(file, {"SCORE_LAUNCH_RANK": "1"})
+
+
+def test_a_command_that_is_not_here_starts_nothing() -> None:
+    through = runtime(launch={"through": "nonesuch --nodes 2"})
+    with pytest.raises(UserError, match=r"runtime\.yaml: launch\.through: no command nonesuch here"):
+        launch("tasks.evaluate", [], config(), through, None)
 
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
