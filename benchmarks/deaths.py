@@ -56,7 +56,7 @@ DEATHS: dict[str, tuple[Any, ...]] = {
     "SIGKILL of dvc": (signal.SIGKILL, "dvc", "repro"),
     "SIGKILL of the trainer": (signal.SIGKILL, *TRAINER),
     "SIGKILL of the worker": (signal.SIGKILL, "prefect worker start"),
-    "SIGKILL of the server": (signal.SIGKILL, "prefect server start"),
+    "SIGKILL of the server": (signal.SIGKILL, "flows.server"),
 }
 ENDS_SERVER = ("worker", "server")  # `make serve` ends with either of them, and is started again
 

@@ -28,7 +28,7 @@ ORDER = (
 # What a stage imports and does not depend on: a change in it changes no result.
 EXEMPT = {
     "score_core/errors.py": "the words of errors",
-    "score_core/files.py": "writes bytes as they are, and reads JSON",
+    "score_core/files.py": "writes bytes as they are, and reads text, JSON and YAML",
     "score_core/hub.py": "fetches what a pinned revision names",
     "score_core/distributed.py": "how many processes share the work; the fingerprint holds their number",
     "score_core/config": "parses the parameters, whose values DVC compares itself",

@@ -22,6 +22,8 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
+        name, _, word = checkout.environment.get("PREFECT_SERVER_API_AUTH_STRING", "").partition(":")
+        self.auth = (name, word) if word else None
         self.page = f"http://127.0.0.1:{port}"
         self.log = checkout.root.parent / "serve.log"
         with self.log.open("w") as log:
@@ -42,7 +44,7 @@ class Server:
         """Posts to the API; returns its answer."""
         deadline = time.monotonic() + ANSWER
         while True:
-            answer = httpx.post(f"{self.page}/api/{path}", json=content, timeout=ANSWER)
+            answer = httpx.post(f"{self.page}/api/{path}", json=content, auth=self.auth, timeout=ANSWER)
             # SQLite is busy: Prefect's own clients ask again, too.
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                 break

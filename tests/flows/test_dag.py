@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -105,7 +104,12 @@ def test_an_output_edited_by_hand_is_told_apart_from_a_changed_input(pipeline):
 
 
 def test_a_stage_that_another_dvc_runs_is_waited_for(pipeline, caplog, monkeypatch):
-    monkeypatch.setattr("flows.dag.BUSY_SECONDS", 0.1)
+    sleep = time.sleep
+
+    def end_the_other(seconds):
+        (pipeline / "runs").unlink(missing_ok=True)
+        sleep(0.2)
+
     text = (pipeline / "dvc.yaml").read_text()
     (pipeline / "dvc.yaml").write_text(
         text.replace("python b.py", "touch runs; while [ -e runs ]; do sleep 0.1; done")
@@ -115,7 +119,7 @@ def test_a_stage_that_another_dvc_runs_is_waited_for(pipeline, caplog, monkeypat
         while not (pipeline / "runs").exists():
             assert other.poll() is None
             time.sleep(0.1)
-        threading.Timer(1.0, (pipeline / "runs").unlink).start()
+        monkeypatch.setattr("flows.dag.time.sleep", end_the_other)
         reason("b", pipeline)
         (line,) = [record.message for record in caplog.records]
         assert re.search(rf"waiting for another run of DVC: .*b\.txt' is busy.*PID {other.pid}\)", line)
