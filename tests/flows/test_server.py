@@ -83,7 +83,7 @@ def test_a_websocket_is_no_way_around(port):
     address = f"ws://{LOOPBACK}:{port}/api/events/out"
     for origin in ("http://evil.example", "null"):
         with pytest.raises(InvalidStatus) as refusal:
-            connect(address, origin=origin, open_timeout=60)
+            connect(address, origin=origin, subprotocols=["prefect"], open_timeout=60)
         assert refusal.value.response.status_code == 403
     connect(address, origin=f"http://{LOOPBACK}:{port}", subprotocols=["prefect"], open_timeout=60).close()
 
