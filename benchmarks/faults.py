@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,13 +151,10 @@ def full_while_training(clone: Victim, stage: str) -> Iterator[Run]:
 
     def fill(process: subprocess.Popen[bytes]) -> None:
         wait(lambda: any(runs.glob("*/*/checkpoint-*")), process)
-        with (runs / "another").open("wb") as file:
-            try:
-                while True:
-                    file.write(b"\0" * PAGE)
-                    file.flush()
-            except OSError:
-                pass
+        with suppress(OSError), (runs / "another").open("wb") as file:
+            while True:
+                file.write(b"\0" * PAGE)
+                file.flush()
 
     with small_disk(runs, 30_000_000):
         yield Run(command_of(stage), during=fill)

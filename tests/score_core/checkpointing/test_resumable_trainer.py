@@ -24,7 +24,7 @@ from score_core.checkpointing.checkpoints import Checkpoints
 from score_core.errors import Stopped, UserError
 from score_core.rl.training import Folders, train_phase
 from tests.configs import runtime
-from tests.small_run import RUNTIME, algorithm, folders, run_folder, small_config, train_stage
+from tests.small_run import algorithm, folders, run_folder, small_config, train_stage
 
 # Saves as often as it may, so that there is something to go on from and something to damage.
 OFTEN = runtime(threads=1, checkpoints={"every_seconds": 0.001})
@@ -336,7 +336,7 @@ def test_a_disk_that_is_too_full_for_the_log_is_said_too(
         with pytest.raises(
             UserError, match=r"the log of step \d+ cannot be written .*no checkpoint was written before"
         ):
-            train_stage("stage2", config, RUNTIME, target)
+            train_stage("stage2", config, runtime(threads=1, checkpoints={"every_seconds": 1e9}), target)
     finally:
         over.set()
         filling.join()
@@ -388,5 +388,5 @@ def test_one_save_during_which_the_process_was_suspended_changes_little(
 ) -> None:
     hour = 3600.0
     moments, _ = simulate(monkeypatch, 1.0, lambda at: hour if 100 <= at < 110 else 0.5, every_seconds=5)
-    gaps = [after - before for before, after in pairwise(moments)]
+    gaps = [after - before for before, after in pairwise([*moments, 1001])]
     assert max(gaps) <= 6
