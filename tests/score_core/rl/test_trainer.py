@@ -234,7 +234,7 @@ def test_steps_are_those_of_plain_adam_behind_clipping(
         "learning_rate": 1e-3,
         "final_learning_rate": 1.0,
         "adam_betas": [0.8, 0.95],
-        "weight_decay": 0.1,
+        "weight_decay": 1.0,
         "max_grad_norm": 15.0,
         "offline_first_attempts": 0.3,
         "baseline_later": "leave_one_out",
@@ -256,7 +256,7 @@ def test_steps_are_those_of_plain_adam_behind_clipping(
 
     trainer.get_batch_samples = watched
     trainer.train()
-    adam = Adam(model, rate=1e-3, betas=(0.8, 0.95), decay=0.1, clip=15.0)
+    adam = Adam(model, rate=1e-3, betas=(0.8, 0.95), decay=1.0, clip=15.0)
     formula = replace(formula, temperature=0.6, credit=CREDIT)
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     norms = []
