@@ -76,7 +76,8 @@ def test_the_operator_sees_log_numbers_stages_and_report(server, checkout):
     }
     stages = json.loads(artifacts["stages-default-smoke"]["data"])
     assert [row["stage"] for row in stages] == list(server.tasks(first))
-    assert all("missing: " in row["reason"] and float(row["seconds"]) > 0 for row in stages)
+    assert all(row["stage"] == "check" or "missing: " in row["reason"] for row in stages)  # it makes nothing
+    assert all(float(row["seconds"]) > 0 for row in stages)
     metrics = json.loads(artifacts["metrics-default-smoke"]["data"])
     measured = json.loads((checkout.root / "metrics" / "final.json").read_text())
     assert metrics[1]["this run"] == f"{100 * measured['accuracy_t2']:.2f} %"
