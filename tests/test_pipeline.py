@@ -198,10 +198,16 @@ def test_a_mistake_is_refused_before_anything_is_removed(checkout):
     content = yaml.safe_load(params)
     content["model"] = {"source": "local", "path": "models/base", "dtype": "float32", "quantize": None}
     content["data"] = yaml.safe_load((checkout.root / "conf/profile/gsm8k.yaml").read_text())["data"]
-    (checkout.root / PARAMS).write_text(yaml.safe_dump(content, sort_keys=False))
-    said = checkout.run("dvc", "repro", fails=True)
-    assert "error: model.path: models/base is what prepare_base_model makes" in said
-    assert checkout.hashes() == checkout.made
+    (checkout.root / "mine").symlink_to("models/base")
+    for path, refused in (
+        ("models/base", "both a dependency and an output"),  # by DVC itself
+        ("mine", "error: model.path: mine is what prepare_base_model makes"),
+    ):
+        content["model"]["path"] = content["watched"]["model"] = path
+        (checkout.root / PARAMS).write_text(yaml.safe_dump(content, sort_keys=False))
+        assert refused in checkout.run("dvc", "repro", fails=True)
+        assert checkout.hashes() == checkout.made
+    (checkout.root / "mine").unlink()
     (checkout.root / PARAMS).write_text(params)
     assert checkout.repro() == []
 
