@@ -60,6 +60,7 @@ class Run:
     environment: dict[str, str] = field(default_factory=dict)
     before: Callable[[], object] | None = None  # in the new process
     during: Callable[[subprocess.Popen[bytes]], object] | None = None
+    lift: Callable[[], object] | None = None  # ends the fault with what was written still there
     terminal: bool = False
 
     def start(self, clone: Victim) -> tuple[int, str]:
@@ -98,20 +99,24 @@ def mount(*arguments: str) -> None:
 
 
 @contextmanager
-def small_disk(folder: Path, room: int) -> Iterator[None]:
-    """A disk with a folder's content and so many bytes left, in the folder's place."""
+def small_disk(folder: Path, room: int) -> Iterator[Callable[[], None]]:
+    """A disk with a folder's content and so many bytes left, in its place; yields what enlarges it."""
     folder.mkdir(parents=True, exist_ok=True)
+    size = sum((path.stat().st_size // PAGE + 2) * PAGE for path in folder.rglob("*")) + room
     with tempfile.TemporaryDirectory() as copy:
         shutil.copytree(folder, copy, dirs_exist_ok=True)
-        pages = sum(path.stat().st_size // PAGE + 2 for path in folder.rglob("*"))
-        mount("-t", "tmpfs", "-o", f"size={(pages + 1) * PAGE + room}", "tmpfs", str(folder))
+        mount("-t", "tmpfs", "-o", f"size={size + PAGE}", "tmpfs", str(folder))
         try:
             shutil.copytree(copy, folder, dirs_exist_ok=True)
             filler = folder / "filler"
             filler.write_bytes(b"\0" * max(0, shutil.disk_usage(folder).free - room))
-            yield
+            yield lambda: mount("-o", "remount,size=1g", str(folder))
+            filler.unlink()
         finally:
+            made = Path(copy, "made")
+            shutil.copytree(folder, made)
             subprocess.run(["umount", "-l", str(folder)], check=True)
+            shutil.copytree(made, folder, dirs_exist_ok=True)
 
 
 @contextmanager
@@ -133,15 +138,15 @@ def read_only(folder: Path) -> Iterator[None]:
 def full_disk(clone: Victim, stage: str) -> Iterator[Run]:
     """Room for half of what the stage writes first."""
     output = clone.root / outputs_of(stage)[0]
-    with small_disk(output.parent, clone.sizes[stage] // 2):
-        yield Run(command_of(stage))
+    with small_disk(output.parent, clone.sizes[stage] // 2) as enlarge:
+        yield Run(command_of(stage), lift=enlarge)
 
 
 @contextmanager
 def full_runs(clone: Victim, stage: str) -> Iterator[Run]:
     """No room for checkpoints."""
-    with small_disk(clone.root / ".runs", 100_000):
-        yield Run(command_of(stage))
+    with small_disk(clone.root / ".runs", 100_000) as enlarge:
+        yield Run(command_of(stage), lift=enlarge)
 
 
 @contextmanager
@@ -156,15 +161,16 @@ def full_while_training(clone: Victim, stage: str) -> Iterator[Run]:
                 file.write(b"\0" * PAGE)
                 file.flush()
 
-    with small_disk(runs, 30_000_000):
-        yield Run(command_of(stage), during=fill)
+    with small_disk(runs, 30_000_000) as enlarge:
+        yield Run(command_of(stage), during=fill, lift=enlarge)
+        (runs / "another").unlink(missing_ok=True)
 
 
 @contextmanager
 def full_cache(clone: Victim, stage: str) -> Iterator[Run]:
     """Room for the stage's outputs and none for DVC's copies of them."""
-    with small_disk(clone.root / ".dvc/cache", PAGE):
-        yield Run(["dvc", "repro", "--single-item", stage])
+    with small_disk(clone.root / ".dvc/cache", PAGE) as enlarge:
+        yield Run(["dvc", "repro", "--single-item", stage], lift=enlarge)
 
 
 @contextmanager
@@ -321,13 +327,13 @@ def trial(clone: Patient, name: str, stage: str) -> dict[str, Any]:
             deadline = time.monotonic() + SECONDS_TO_DIE
             until(lambda: not clone.processes("tasks.") or time.monotonic() > deadline)
             orphans, gone = clone.processes("tasks."), lost(clone, stage, others)
+            if run.lift:
+                run.lift()
+                then = again(clone, run.command) if code != 0 else ""
     except Skipped as skipped:
         return {**row, "exit": "", "said": str(skipped), "traceback": "", "then": "", "lost": ""}
-    then = ""
-    if code != 0:
-        again = Run(run.command).start(clone)
-        step = re.search(r"resumed from step (\d+)", again[1])
-        then = f"resumed from step {step[1]}" if step else "ran" if again[0] == 0 else f"failed: {again[1]}"
+    if not run.lift:
+        then = again(clone, run.command) if code != 0 else ""
     gone += [path for path, value in clone.expected.items() if clone.hashes().get(path) != value]
     return {
         **row,
@@ -337,6 +343,19 @@ def trial(clone: Patient, name: str, stage: str) -> dict[str, Any]:
         "then": then,
         "lost": ", ".join(gone) or (f"{len(orphans)} orphans" if orphans else "nothing"),
     }
+
+
+def again(clone: Victim, command: list[str]) -> str:
+    """Runs a stage once more, without any fault, and says how that went."""
+    code, said = Run(command).start(clone)
+    step = re.search(r"resumed from step (\d+)", said)
+    return (
+        f"failed: {last_line(said, clone)}"
+        if code != 0
+        else f"resumed from step {step[1]}"
+        if step
+        else "ran"
+    )
 
 
 def last_line(said: str, clone: Victim) -> str:
