@@ -39,7 +39,7 @@ from tests.victims import PATIENCE, Victim, until
 
 KINDS = ("outs", "metrics", "plots")
 PAGE = 4096
-SECONDS_TO_DIE = 5
+SECONDS_TO_DIE = 60
 # For every Python below this folder on PYTHONPATH.
 JUMPING_CLOCK = """
 import random, time
@@ -188,13 +188,13 @@ def killed_before_recorded(clone: Victim, stage: str) -> Iterator[Run]:
 @contextmanager
 def no_descriptors(clone: Victim, stage: str) -> Iterator[Run]:
     """Few files may be open at a time."""
-    yield Run(command_of(stage), before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8)))
+    yield Run(command_of(stage), before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5)))
 
 
 @contextmanager
 def no_memory(clone: Victim, stage: str) -> Iterator[Run]:
-    """A third of a gigabyte for data, of which libraries take some."""
-    limit = 350_000_000
+    """Half a gigabyte for data, of which libraries take most."""
+    limit = 500_000_000
     yield Run(command_of(stage), before=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
 
 
@@ -265,7 +265,7 @@ FAULTS: dict[str, tuple[Callable[[Victim, str], Any], list[str]]] = {
     "disk full while it trains": (full_while_training, [TRAIN]),
     "disk full: DVC's cache": (full_cache, [TRAIN]),
     "DVC killed before it recorded": (killed_before_recorded, [TRAIN]),
-    "8 file descriptors": (no_descriptors, [DOWNLOAD, TRAIN]),
+    "5 file descriptors": (no_descriptors, [DOWNLOAD, TRAIN]),
     "no memory": (no_memory, [PREPARE, TRAIN]),
     "read-only outputs": (read_only_outputs, [TRAIN, REPORT]),
     "read-only .runs": (read_only_runs, [TRAIN]),

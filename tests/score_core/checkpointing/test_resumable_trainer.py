@@ -364,7 +364,7 @@ def simulate(
         saving.on_step_end(SimpleNamespace(max_steps=10**9), state, control)
         if control.should_save:
             began = clock[0]
-            clock[0] += save(number)
+            clock[0] += save(len(moments))
             saving.saved(began)
             saved += clock[0] - began
             moments.append(number)
@@ -387,6 +387,6 @@ def test_one_save_during_which_the_process_was_suspended_changes_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hour = 3600.0
-    moments, _ = simulate(monkeypatch, 1.0, lambda at: hour if 100 <= at < 110 else 0.5, every_seconds=5)
+    moments, _ = simulate(monkeypatch, 1.0, lambda number: hour if number == 9 else 0.5, every_seconds=5)
     gaps = [after - before for before, after in pairwise([*moments, 1001])]
     assert max(gaps) <= 6
