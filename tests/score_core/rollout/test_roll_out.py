@@ -26,7 +26,7 @@ def noise(at: int) -> np.ndarray:
 
 @pytest.fixture
 def grader(monkeypatch):
-    """Pays a quarter of the first token's id, the attempt's number for a right answer, and less for a cut one."""
+    """Pays for the first token, the attempt's number for a right answer, and less for a cut one."""
     monkeypatch.setitem(TERMS, "first", lambda group: [ids[0] for ids in group.tokens])
     monkeypatch.setitem(
         TERMS, "attempt", lambda group: [group.attempt * float(right) for right in group.correct]
