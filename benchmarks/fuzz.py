@@ -17,7 +17,8 @@ import pandas as pd
 
 from benchmarks.tables import markdown
 from tasks.runner.exits import parser_of
-from tests.fuzz import KINDS, lay_out, outcomes
+from tests.fuzz import KINDS, outcomes
+from tests.fuzz_workplace import lay_out
 
 RESULT = Path(__file__).with_suffix(".csv")
 OUTCOMES = ("accepted", "refused", "traceback", "hang", "output changed")

@@ -9,7 +9,8 @@ import pytest
 
 from score_core.errors import UserError
 from tests import fuzz
-from tests.fuzz import KINDS, lay_out, outcome, outcomes
+from tests.fuzz import KINDS, outcome, outcomes
+from tests.fuzz_workplace import lay_out
 
 INPUTS = 200
 
