@@ -17,7 +17,8 @@ import pandas as pd
 
 from benchmarks.tables import markdown
 from tasks.runner.exits import parser_of
-from tests.fuzz import KINDS, outcomes
+from tests.fuzz import KINDS
+from tests.fuzz_trial import outcomes
 from tests.fuzz_workplace import lay_out
 
 RESULT = Path(__file__).with_suffix(".csv")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from score_core.errors import UserError
-from tests import fuzz
-from tests.fuzz import KINDS, outcome, outcomes
+from tests import fuzz, fuzz_trial
+from tests.fuzz import KINDS
+from tests.fuzz_trial import outcome, outcomes
 from tests.fuzz_workplace import lay_out
 
 INPUTS = 200
@@ -48,7 +49,7 @@ def test_what_must_not_be_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Path(".out.tmp").touch()
         refuse()
 
-    monkeypatch.setattr(fuzz, "PATIENCE", 1)
+    monkeypatch.setattr(fuzz_trial, "PATIENCE", 1)
     came = {
         refuse: "refused",
         lambda: None: "accepted",
