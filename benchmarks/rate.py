@@ -25,6 +25,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.tables import markdown
+from score_core.files import read_yaml
 from tasks.runner.command_line import KERNELS
 from tasks.runner.exits import parser_of
 from tests.test_pipeline import Checkout
@@ -71,7 +72,9 @@ def rate(root: Path, environment: dict[str, str], busy: int) -> float:
             seen = sum('"kind": "step"' in line for line in lines)
             ended.setdefault(seen, time.monotonic())
     assert seen == STEPS, f"training ended after {seen} of {STEPS} steps"
-    return (STEPS - WARM_UP) * 512 / (ended[STEPS] - ended[WARM_UP])
+    training = read_yaml(root / "params.yaml", "take it from git")["training"]
+    trajectories = training["prompts_per_step"] * training["samples_per_prompt"]
+    return (STEPS - WARM_UP) * trajectories / (ended[STEPS] - ended[WARM_UP])
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     make repro && .venv/bin/python -m benchmarks.same_bits
 
 Prints the hash of every output of the pipeline as DVC has recorded it here (dvc.lock) beside the committed
-one (--commit's dvc.lock), and the first stage that differs. Ends with 1 if one does. Of a stage that was
-restored from a cache it says what made the cache: see `dvc repro --force`.
+one (--commit's dvc.lock), and the first stage that differs. Ends with 1 if one does. What DVC
+restored from a cache was computed where the cache was filled; `dvc repro --force` computes it here.
 """
 
 import platform

@@ -71,6 +71,14 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def credentials(password: str | None) -> tuple[str, str] | None:
+    """Prefect's NAME:PASSWORD as httpx takes it."""
+    if not password:
+        return None
+    name, _, word = password.partition(":")
+    return name, word
+
+
 @contextmanager
 def start_server(
     environment: Mapping[str, str], root: Path, host: str, port: int, *more: str, grace: float = GRACE
@@ -121,14 +129,10 @@ def _why_not_started(log: Path, mask: Callable[[str], str]) -> str:
 
 def _check_usable(api: str) -> None:
     """Raises UserError if the server does not answer, or does not let this user in."""
-    headers, password = {}, PREFECT_API_AUTH_STRING.value()
-    if key := PREFECT_API_KEY.value():
-        headers["Authorization"] = f"Bearer {key}"
-    name, _, word = (password or "").partition(":")
+    headers = {"Authorization": f"Bearer {key}"} if (key := PREFECT_API_KEY.value()) else {}
+    own = credentials(PREFECT_API_AUTH_STRING.value())
     try:
-        with httpx.Client(
-            headers=headers, auth=(name, word) if password else None, timeout=ANSWER_SECONDS
-        ) as client:
+        with httpx.Client(headers=headers, auth=own, timeout=ANSWER_SECONDS) as client:
             if (answer := client.get(f"{api}/health")).is_error:
                 raise httpx.HTTPError(f"status {answer.status_code}")
             refused = client.get(f"{api}/admin/version").status_code in (401, 403)

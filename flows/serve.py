@@ -17,7 +17,7 @@ import httpx
 from prefect.settings import PREFECT_SERVER_API_AUTH_STRING
 
 from flows.child import run
-from flows.connection import ADDRESS, LOCAL, address_of, start_server
+from flows.connection import ADDRESS, LOCAL, address_of, credentials, start_server
 from flows.dag import ROOT, find_output, read_stages
 from flows.server import REPORTS, check_address
 from score_core.errors import UserError
@@ -97,8 +97,7 @@ def _mark_crashed(api: str, password: str | None) -> None:
         }
     }
     crashed = {"state": {"type": "CRASHED", "message": "Its worker was killed. Run it again to resume."}}
-    name, _, word = (password or "").partition(":")
-    with httpx.Client(base_url=api, auth=(name, word) if password else None, timeout=60) as client:
+    with httpx.Client(base_url=api, auth=credentials(password), timeout=60) as client:
         for run in client.post("flow_runs/filter", json=wanted).raise_for_status().json():
             client.post(f"flow_runs/{run['id']}/set_state", json=crashed).raise_for_status()
 

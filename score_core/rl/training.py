@@ -33,7 +33,7 @@ from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
 from score_core.rl.sampler import Stage
 from score_core.rl.trainer import PolicyTrainer
-from score_core.rollout.conversation import load_conversation
+from score_core.rollout.conversation import Conversation, load_conversation
 from score_core.rollout.engines import make_engine
 from score_core.seeding import derive_seed
 
@@ -88,8 +88,7 @@ def train(
         Stopped: by SIGINT or SIGTERM, in training, and saved.
     """
     inputs = [folders.reference, folders.data, folders.start]
-    base = base_of(folders.reference)
-    conversation = load_conversation(base, config.conversation, algorithm.attempts)
+    conversation = load_conversation(base_of(folders.reference), config.conversation, algorithm.attempts)
     run = folders.work / fingerprint(config, runtime, name, inputs, code, conversation.dialogue)
     if os.environ.get("RANK", "0") == "0":
         prune_runs(folders.work, run.name, runtime.checkpoints)
@@ -102,7 +101,7 @@ def train(
             target = replace(there, output=folders.output, metrics=folders.metrics, work=folders.work)
         checkpoints = Checkpoints(run if last else work, runtime.checkpoints)
         title = name if len(phases) == 1 else f"{name}/{phase.attempts}"
-        summary = train_phase(config, runtime, target, base, title, phase, checkpoints)
+        summary = train_phase(config, runtime, target, conversation, title, phase, checkpoints)
         there = replace(there, start=target.output, reference=target.output)
     added = algorithm.assess(summary)
     if rank() == 0:
@@ -115,7 +114,7 @@ def train_phase(
     config: Config,
     runtime: Runtime,
     folders: Folders,
-    base: Path,
+    conversation: Conversation,
     name: str,
     algorithm: Algorithm,
     checkpoints: Checkpoints,
@@ -130,11 +129,10 @@ def train_phase(
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
     arguments = training_arguments(config, runtime, settings, folders.work, name)
-    conversation = load_conversation(base, config.conversation, algorithm.attempts)
     problems = read_problems(folders.data, "train")
     validation = read_problems(folders.data, "validation")[: settings.validation_problems]
     conversation.check_prompts([*problems, *validation])
-    model = load_policy(config, folders.start, base, arguments.device)
+    model = load_policy(config, folders.start, base_of(folders.reference), arguments.device)
     stage = Stage(
         name=name,
         seed=config.seed,

@@ -23,6 +23,7 @@ from score_core.checkpointing import resumable_trainer
 from score_core.checkpointing.checkpoints import Checkpoints
 from score_core.errors import Stopped, UserError
 from score_core.rl.training import Folders, train_phase
+from score_core.rollout.conversation import load_conversation
 from tests.configs import runtime
 from tests.small_run import algorithm, folders, run_folder, small_config, train_stage
 
@@ -162,7 +163,8 @@ def test_optimiser_schedule_and_random_states_are_those_of_an_uninterrupted_run(
         target = folders(small_run, tmp_path, name)
         checkpoints = Checkpoints(tmp_path / f"{name}-checkpoints", OFTEN.checkpoints)
         phase = algorithm("stage2", config)
-        train_phase(config, OFTEN, target, small_run / "base", "stage2", phase, checkpoints)
+        conversation = load_conversation(small_run / "base", config.conversation, phase.attempts)
+        train_phase(config, OFTEN, target, conversation, "stage2", phase, checkpoints)
         return tmp_path / f"{name}-checkpoints" / f"checkpoint-{STEPS}"
 
     whole = run("whole")
