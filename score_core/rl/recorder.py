@@ -78,8 +78,8 @@ class Progress(TrainerCallback):
             self.bar.set_postfix_str(f"reward {rewards}, {self.validation}", refresh=False)
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Closes the line."""
+    def close(self) -> None:
+        """Ends the line, so that whatever is said next, an error too, has one of its own."""
         if self.bar is not None:
             self.bar.close()
 

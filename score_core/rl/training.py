@@ -3,6 +3,7 @@
 import os
 import statistics
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,20 +146,21 @@ def train_phase(
         sampling_batch_size=runtime.sampling_batch_size,
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
-    recorder = Recorder(folders.work / "log.jsonl")
+    recorder, progress = Recorder(folders.work / "log.jsonl"), Progress(name)
     trainer = PolicyTrainer(
         model,
         arguments,
         stage=stage,
         reference=load_reference(config, folders.reference, arguments.device) if needs_reference else None,
         processing_class=conversation.tokenizer,
-        callbacks=[recorder, Progress(name), Best(settings)],
+        callbacks=[recorder, progress, Best(settings)],
         checkpoints=checkpoints,
     )
     check_strategy(trainer.accelerator.state, runtime.launch)
     trainer.remove_callback(PrinterCallback)  # `Progress` says it in one line
     disable_progress_bar()  # transformers': every checkpoint would draw some into training's own
-    trainer.train_from_newest()
+    with closing(progress):
+        trainer.train_from_newest()
     kept = trainer.state.best_global_step or settings.steps
     if kept != settings.steps:
         trainer.load_step(kept)

@@ -46,10 +46,14 @@ def broken(small_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
-def test_a_learning_rate_that_ruins_the_weights(small_run: Path, tmp_path: Path, lora: Any) -> None:
+def test_a_learning_rate_that_ruins_the_weights(
+    small_run: Path, tmp_path: Path, lora: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     stage = {"steps": 6, "learning_rate": 1e30, "final_learning_rate": 1.0, "validate_every": 6}
     words = r"after step [1-5] .*; lower the learning rate \(1e\+30 here\)"
     run = refused(small_run, tmp_path, words, stage2=stage, lora=lora)
+    bar = capsys.readouterr().err
+    assert "step/s" in bar and bar.endswith("\n"), "what stopped training begins a line of its own"
     for file in run.glob("checkpoint-*/*.safetensors"):
         assert all(weight.isfinite().all() for weight in load_file(file).values()), file
 
