@@ -14,10 +14,8 @@ was a traceback.
 """
 
 import os
-import pty
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,20 +23,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from benchmarks.machine import PAGE, Patient, Run, Skipped, read_only, small_disk
 from benchmarks.tables import markdown
-from score_core.checkpointing.checkpoints import size_of
 from tasks.runner.exits import parser_of
 from tasks.runner.pipeline import outputs_of, read_pipeline
-from tests.victims import PATIENCE, Victim, until
+from tests.victims import until
 
-KINDS = ("outs", "metrics", "plots")
-PAGE = 4096
 SECONDS_TO_DIE = 60
 # For every Python below this folder on PYTHONPATH.
 JUMPING_CLOCK = """
@@ -48,94 +43,13 @@ time.time = lambda: real() + leap.uniform(-1, 1) * 10 * 365 * 86_400
 """
 
 
-class Skipped(Exception):  # noqa: N818 - no error
-    """What a fault takes is not to be had here."""
-
-
-@dataclass
-class Run:
-    """How a stage is to be run: its command, and what is done to it."""
-
-    command: list[str]
-    environment: dict[str, str] = field(default_factory=dict)
-    before: Callable[[], object] | None = None  # in the new process
-    during: Callable[[subprocess.Popen[bytes]], object] | None = None
-    lift: Callable[[], object] | None = None  # ends the fault with what was written still there
-    terminal: bool = False
-
-    def start(self, clone: Victim) -> tuple[int, str]:
-        """Runs it; returns the exit code and both streams."""
-        said = clone.root.parent / "said"
-        with said.open("wb") as file:
-            master, slave = pty.openpty() if self.terminal else (None, file.fileno())
-            process = subprocess.Popen(
-                self.command,
-                cwd=clone.root,
-                env={**clone.environment, **self.environment},
-                stdout=slave,
-                stderr=slave,
-                preexec_fn=self.before,
-                start_new_session=True,
-            )
-            if self.during:
-                self.during(process)
-            if master is not None:
-                os.close(slave)
-                os.close(master)
-            process.wait(PATIENCE)
-        return process.returncode, said.read_text(errors="replace")
-
-
 def command_of(stage: str) -> list[str]:
     """A stage's command, as the shell splits it."""
     return [sys.executable, *read_pipeline()[stage]["cmd"].split()[1:]]
 
 
-def mount(*arguments: str) -> None:
-    """Mounts, or skips."""
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Skipped(f"skipped: mount says {done.stderr.strip() or done.returncode}")
-
-
 @contextmanager
-def small_disk(folder: Path, room: int) -> Iterator[Callable[[], None]]:
-    """A disk with a folder's content and so many bytes left, in its place; yields what enlarges it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    size = sum((path.stat().st_size // PAGE + 2) * PAGE for path in folder.rglob("*")) + room
-    with tempfile.TemporaryDirectory() as copy:
-        shutil.copytree(folder, copy, dirs_exist_ok=True)
-        mount("-t", "tmpfs", "-o", f"size={size + PAGE}", "tmpfs", str(folder))
-        try:
-            shutil.copytree(copy, folder, dirs_exist_ok=True)
-            filler = folder / "filler"
-            filler.write_bytes(b"\0" * max(0, shutil.disk_usage(folder).free - room))
-            yield lambda: mount("-o", "remount,size=1g", str(folder))
-            filler.unlink()
-        finally:
-            made = Path(copy, "made")
-            shutil.copytree(folder, made)
-            subprocess.run(["umount", "-l", str(folder)], check=True)
-            shutil.copytree(made, folder, dirs_exist_ok=True)
-
-
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """A folder that nobody can write to, not even root."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mount("--bind", str(folder), str(folder))
-    try:
-        mount("-o", "remount,ro,bind", str(folder))
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-# ------------------------------------------------------------------------------------------------- faults
-
-
-@contextmanager
-def full_disk(clone: Victim, stage: str) -> Iterator[Run]:
+def full_disk(clone: Patient, stage: str) -> Iterator[Run]:
     """Room for half of what the stage writes first."""
     output = clone.root / outputs_of(stage)[0]
     with small_disk(output.parent, clone.sizes[stage] // 2) as enlarge:
@@ -143,14 +57,14 @@ def full_disk(clone: Victim, stage: str) -> Iterator[Run]:
 
 
 @contextmanager
-def full_runs(clone: Victim, stage: str) -> Iterator[Run]:
+def full_runs(clone: Patient, stage: str) -> Iterator[Run]:
     """No room for checkpoints."""
     with small_disk(clone.root / ".runs", 100_000) as enlarge:
         yield Run(command_of(stage), lift=enlarge)
 
 
 @contextmanager
-def full_while_training(clone: Victim, stage: str) -> Iterator[Run]:
+def full_while_training(clone: Patient, stage: str) -> Iterator[Run]:
     """Another program fills the disk of the checkpoints once there is one."""
     runs = clone.root / ".runs"
 
@@ -167,14 +81,14 @@ def full_while_training(clone: Victim, stage: str) -> Iterator[Run]:
 
 
 @contextmanager
-def full_cache(clone: Victim, stage: str) -> Iterator[Run]:
+def full_cache(clone: Patient, stage: str) -> Iterator[Run]:
     """Room for the stage's outputs and none for DVC's copies of them."""
     with small_disk(clone.root / ".dvc/cache", PAGE) as enlarge:
         yield Run(["dvc", "repro", "--single-item", stage], lift=enlarge)
 
 
 @contextmanager
-def killed_before_recorded(clone: Victim, stage: str) -> Iterator[Run]:
+def killed_before_recorded(clone: Patient, stage: str) -> Iterator[Run]:
     """DVC dies once the outputs are there, and before they are in its cache."""
     summary = clone.root / outputs_of(stage, "metrics")[0]
 
@@ -186,34 +100,34 @@ def killed_before_recorded(clone: Victim, stage: str) -> Iterator[Run]:
 
 
 @contextmanager
-def no_descriptors(clone: Victim, stage: str) -> Iterator[Run]:
+def no_descriptors(clone: Patient, stage: str) -> Iterator[Run]:
     """Few files may be open at a time."""
     yield Run(command_of(stage), before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5)))
 
 
 @contextmanager
-def no_memory(clone: Victim, stage: str) -> Iterator[Run]:
+def no_memory(clone: Patient, stage: str) -> Iterator[Run]:
     """Half a gigabyte for data, of which libraries take most."""
     limit = 500_000_000
     yield Run(command_of(stage), before=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
 
 
 @contextmanager
-def read_only_outputs(clone: Victim, stage: str) -> Iterator[Run]:
+def read_only_outputs(clone: Patient, stage: str) -> Iterator[Run]:
     """The folder of the outputs is read-only."""
     with read_only((clone.root / outputs_of(stage)[0]).parent):
         yield Run(command_of(stage))
 
 
 @contextmanager
-def read_only_runs(clone: Victim, stage: str) -> Iterator[Run]:
+def read_only_runs(clone: Patient, stage: str) -> Iterator[Run]:
     """The folder of checkpoints and locks is."""
     with read_only(clone.root / ".runs"):
         yield Run(command_of(stage))
 
 
 @contextmanager
-def jumping_clock(clone: Victim, stage: str) -> Iterator[Run]:
+def jumping_clock(clone: Patient, stage: str) -> Iterator[Run]:
     """The clock says another time whenever it is asked, up to ten years off."""
     folder = clone.root.parent / "clock"
     folder.mkdir(exist_ok=True)
@@ -222,7 +136,7 @@ def jumping_clock(clone: Victim, stage: str) -> Iterator[Run]:
 
 
 @contextmanager
-def suspended(clone: Victim, stage: str) -> Iterator[Run]:
+def suspended(clone: Patient, stage: str) -> Iterator[Run]:
     """SIGSTOP for three seconds, five times, and SIGCONT."""
 
     def suspend(process: subprocess.Popen[bytes]) -> None:
@@ -236,7 +150,7 @@ def suspended(clone: Victim, stage: str) -> Iterator[Run]:
 
 
 @contextmanager
-def closed_terminal(clone: Victim, stage: str) -> Iterator[Run]:
+def closed_terminal(clone: Patient, stage: str) -> Iterator[Run]:
     """The terminal goes, and SIGHUP comes, while the stage runs."""
 
     def close(process: subprocess.Popen[bytes]) -> None:
@@ -251,15 +165,15 @@ def wait(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> N
     assert until(lambda: condition() or process.poll() is not None, 0.002), "nothing happened"
 
 
-def started(clone: Victim, stage: str, process: subprocess.Popen[bytes]) -> None:
+def started(clone: Patient, stage: str, process: subprocess.Popen[bytes]) -> None:
     """Until a stage of training has saved."""
     wait(lambda: any((clone.root / ".runs" / stage).glob("*/checkpoint-*")), process)
 
 
-# The last stage of each command: those of one command differ in paths only.
-STAGES = list({command_of(stage)[2]: stage for stage in read_pipeline()}.values())
+# The last stage of each command that writes: those of one command differ in paths only.
+STAGES = list({command_of(stage)[2]: stage for stage in read_pipeline() if outputs_of(stage)}.values())
 DOWNLOAD, PREPARE, EVALUATE, TRAIN, REPORT = STAGES
-FAULTS: dict[str, tuple[Callable[[Victim, str], Any], list[str]]] = {
+FAULTS: dict[str, tuple[Callable[[Patient, str], Any], list[str]]] = {
     "disk full: outputs": (full_disk, STAGES),
     "disk full: checkpoints": (full_runs, [TRAIN]),
     "disk full while it trains": (full_while_training, [TRAIN]),
@@ -275,45 +189,11 @@ FAULTS: dict[str, tuple[Callable[[Victim, str], Any], list[str]]] = {
 }
 
 
-class Patient(Victim):
-    """A clone in which the pipeline has run in peace."""
-
-    def __init__(self, folder: Path) -> None:
-        sizes = ("training.steps=16", "training.validate_every=4", "model.steps=30")
-        super().__init__(folder, *sizes, checkpoints={"every_seconds": 0.2})
-        self.run("dvc", "repro")
-        self.expected = self.hashes()
-        self.sizes = {stage: self._size(stage) for stage in STAGES}
-
-    def _size(self, stage: str) -> int:
-        first = self.root / outputs_of(stage)[0]
-        return size_of(first) if first.is_dir() else first.stat().st_size
-
-    def forget(self, stage: str) -> None:
-        """Removes a stage's outputs, as DVC does before it runs its command, and what it keeps for itself."""
-        self.undo_lock(stage)
-        for path in self.outputs(stage):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-    def undo_lock(self, stage: str) -> None:
-        """Takes from DVC what it would restore the stage's outputs from."""
-        shutil.rmtree(self.root / ".runs" / stage, ignore_errors=True)
-        shutil.rmtree(self.root / ".dvc/cache", ignore_errors=True)
-
-    def outputs(self, stage: str) -> list[Path]:
-        return [self.root / path for kind in KINDS for path in outputs_of(stage, kind)]
-
-    def others(self, stage: str) -> dict[str, str]:
-        """The hashes of all outputs but a stage's own."""
-        own = tuple(str(path.relative_to(self.root)) for path in self.outputs(stage))
-        return {name: value for name, value in self.hashes().items() if not name.startswith(own)}
-
-
 def lost(clone: Patient, stage: str, others: dict[str, str]) -> list[str]:
     """What a fault has done to the outputs: those of other stages, and halves of its own."""
-    found = [name for name, value in others.items() if clone.hashes().get(name) != value]
-    expected = clone.expected
-    return found + [name for name, value in clone.hashes().items() if expected.get(name) not in (None, value)]
+    now, whole = clone.hashes(), clone.expected
+    changed = [name for name, value in others.items() if now.get(name) != value]
+    return changed + [name for name, value in now.items() if whole.get(name) not in (None, value)]
 
 
 def trial(clone: Patient, name: str, stage: str) -> dict[str, Any]:
@@ -345,20 +225,16 @@ def trial(clone: Patient, name: str, stage: str) -> dict[str, Any]:
     }
 
 
-def again(clone: Victim, command: list[str]) -> str:
+def again(clone: Patient, command: list[str]) -> str:
     """Runs a stage once more, without any fault, and says how that went."""
     code, said = Run(command).start(clone)
-    step = re.search(r"resumed from step (\d+)", said)
-    return (
-        f"failed: {last_line(said, clone)}"
-        if code != 0
-        else f"resumed from step {step[1]}"
-        if step
-        else "ran"
-    )
+    if code != 0:
+        return f"failed: {last_line(said, clone)}"
+    resumed = re.search(r"resumed from step \d+", said)
+    return resumed[0] if resumed else "ran"
 
 
-def last_line(said: str, clone: Victim) -> str:
+def last_line(said: str, clone: Patient) -> str:
     """What a stage said at its end, without the folder it was in."""
     lines = [line for line in re.split(r"[\r\n]+", said) if line.strip()]
     errors = re.findall(r"\b[Ee](?:rror|RROR): .*", said)
