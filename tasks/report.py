@@ -46,11 +46,11 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     from score_core.report.card import render_card
     from score_core.report.inputs import read_inputs
     from score_core.report.page import render_page
-    from score_core.report.provenance import provenance
+    from score_core.report.versions import installed_versions
 
     root = Path()
     inputs = read_inputs(given.evaluated, given.trained)
-    page = render_page(inputs, config, provenance(root))
+    page = render_page(inputs, config, installed_versions())
     card = render_card(inputs, config, root)
     for output, text in ((given.page, page), (given.card, card)):
         with replacing(output) as temporary:

@@ -3,8 +3,8 @@
 Model text is untrusted and goes through the template's escaping; only our own SVG and CSS do not.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import yaml
 from markupsafe import Markup
@@ -26,7 +26,7 @@ CURVES = (
 )
 
 
-def render_page(inputs: Inputs, config: Config, provenance: dict[str, Any]) -> str:
+def render_page(inputs: Inputs, config: Config, versions: Sequence[tuple[str, str]]) -> str:
     """The whole page as HTML; equal inputs give equal text."""
     attempts, base, final = inputs.attempts, inputs.base.generations, inputs.final.generations
     places = plots.kept_at(inputs)
@@ -59,5 +59,5 @@ def render_page(inputs: Inputs, config: Config, provenance: dict[str, Any]) -> s
         samples=choose_samples(final, attempts, config.report.samples),
         published=yaml.safe_load((FOLDER / "published.yaml").read_text("utf-8")),
         parameters=parameter_rows(config),
-        provenance=provenance,
+        versions=versions,
     )

@@ -18,7 +18,7 @@ PLAIN = {"algorithm": "score_stage2", "alpha": 0.0, "gamma": 0.0, "allow_paid_fa
 HUB = {"data": {"source": "hub"}, "model": {"source": "hub"}}
 TRAINING = {"accuracy", "delta", "reward", "kl", "entropy", "grad_norm"}
 
-PROVENANCE = {"commit": "0123abc", "versions": [("Python", "3.11")]}
+VERSIONS = [("Python", "3.11")]
 
 
 class Made:
@@ -27,9 +27,7 @@ class Made:
     def __init__(self, root, models, stages, **changes):
         write_run(root, problems=80, models=models, stages=stages)
         self.inputs, settings = read_inputs(*files(root, models, stages)), config(**changes)
-        self.html = render_page(
-            self.inputs, settings, {"commit": "0123abc", "versions": (("Python", "3.11"),)}
-        )
+        self.html = render_page(self.inputs, settings, VERSIONS)
         self.page = Page(self.html)
         for name in ("first", "retry"):
             prompt = root / "prompts" / "addition" / f"{name}.txt"
@@ -126,7 +124,7 @@ def test_stage_that_knows_no_reward_and_no_kl(tmp_path):
         gone = "^(kl|reward)" if stage == "warmup" else "^kl"
         curve.drop(columns=curve.filter(regex=gone)).to_csv(path, index=False)
     inputs = read_inputs(*files(tmp_path, models, stages))
-    html = render_page(inputs, config(warmup=PLAIN, **HUB), PROVENANCE)
+    html = render_page(inputs, config(warmup=PLAIN, **HUB), VERSIONS)
     drawn = set(re.findall(r'<g id="(\w+)-figure_1"', html))
     assert drawn == TRAINING - {"kl"} | {"transitions2"}
     assert not Page(html).open

@@ -11,11 +11,11 @@ from score_core.report.page import render_page
 from tests.run_files import MODELS, config, files, make_rows, write_evaluation, write_run
 from tests.score_core.report.reading_html import Page, numbers
 
-PROVENANCE = {"commit": "0123abc", "versions": [("Python", "3.11"), ("torch", "2")]}
+VERSIONS = [("Python", "3.11"), ("torch", "2")]
 
 
 def render(root, **changes):
-    return render_page(read_inputs(*files(root)), config(**changes), PROVENANCE)
+    return render_page(read_inputs(*files(root)), config(**changes), VERSIONS)
 
 
 @pytest.fixture(scope="module")
@@ -212,12 +212,12 @@ def test_no_success_is_claimed_without_one(tmp_path):
     assert "Rewards alone" not in text
 
 
-def test_all_parameters_and_the_code_are_named(page):
+def test_all_parameters_and_libraries_are_named(page):
     flat = {row[0]: row[1] for row in page.tables["parameters"] if len(row) == 2}
     assert flat["alpha"] == "3.0"
     assert flat["sizes.test"] == "200"
     assert flat["seed"] == "7"
-    assert ["Commit", "0123abc"] in page.tables["provenance"]
+    assert ["Versions", "Python 3.11, torch 2"] in page.tables["versions"]
 
 
 def test_three_attempts(tmp_path):
