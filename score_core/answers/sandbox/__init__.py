@@ -1,7 +1,7 @@
 """Where programs that a model has written run, and are tested.
 
-What is trusted: Python, the kernel, this package. Tests come with a data set: they decide what is right, and are
-kept from the machine as programs are. A program is taken for hostile. For each there are two processes:
+What is trusted: Python, the kernel, this package. Tests come with a data set: they decide what is right, and
+are kept from the machine as programs are. A program is taken for hostile. For each there are two processes:
 
     program  runs it, and answers calls with plain data; never sees a test, a verdict, or another program
     judge    runs the tests, in which the program's functions are stand-ins that call the other process

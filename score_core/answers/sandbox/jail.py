@@ -12,14 +12,14 @@ from score_core.answers.sandbox import kernel
 
 # Python's library and what it links to.
 FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", f"{sys.base_prefix}/lib")
-ROOT = "/tmp"  # hidden below by what is to become the root; only seen in here  # noqa: S108
+ROOT = "/tmp"  # hidden below by what is to become the root; only seen in here
 NOBODY = 65534
 
 
 def contents() -> tuple[dict[str, str], list[str]]:
     """What `FOLDERS` are on this machine: symbolic links with their targets, and folders to mount."""
-    there = [path for path in dict.fromkeys(FOLDERS) if os.path.isdir(path)]
-    links = {path: os.readlink(path) for path in there if os.path.islink(path)}
+    there = [path for path in dict.fromkeys(FOLDERS) if Path(path).is_dir()]
+    links = {path: str(Path(path).readlink()) for path in there if Path(path).is_symlink()}
     folders = [path for path in there if path not in links]
     return links, [path for path in folders if not {*map(str, Path(path).parents)} & {*folders}]
 

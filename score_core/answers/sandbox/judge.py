@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from score_core.answers.sandbox import kernel, program
@@ -19,6 +20,7 @@ from score_core.answers.sandbox.plain_data import decode, encode, read_exactly, 
 READ, PASSED, FAILED = b"r", b"1", b"0"  # what the judge says: its tests are read, then one a test
 LOST = 3  # its exit code where the program was killed from outside
 MEMORY_BYTES = 512 << 20
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Raised(Exception):  # noqa: N818 - what the program has raised
@@ -80,9 +82,9 @@ class Program:
         except KeyError:
             raise NameError(name) from None
 
-    def _ask(self, act: str, on: int, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None) -> Any:
+    def _ask(self, act: str, on: int, arguments: Sequence[Any] = (), named: Mapping[str, Any] = NONE) -> Any:
         coded = [encode(one, _handle) for one in arguments]
-        more = {key: encode(one, _handle) for key, one in (named or {}).items()}
+        more = {key: encode(one, _handle) for key, one in named.items()}
         return self._request({"act": act, "on": on, "arguments": coded, "named": more})
 
     def _request(self, asked: dict[str, Any]) -> Any:
@@ -149,7 +151,7 @@ def _run(tested: Program, tests: dict[str, Any]) -> Iterator[bool]:
             raise Ended
         stand_ins = {name: tested.name(name) for name in tests["names"]}
         space.update(stand_ins)
-        exec(compile(tests["setup"], "<setup>", "exec"), space)  # noqa: S102
+        exec(compile(tests["setup"], "<setup>", "exec"), space)
         space.update(stand_ins)  # a setup may hold the head of the function to write
     except BaseException:
         failed = True
@@ -157,7 +159,7 @@ def _run(tested: Program, tests: dict[str, Any]) -> Iterator[bool]:
         passed = False
         if not failed:
             try:
-                exec(compile(test, f"<test {number}>", "exec"), space)  # noqa: S102
+                exec(compile(test, f"<test {number}>", "exec"), space)
                 passed = True
             except Ended:
                 failed = True

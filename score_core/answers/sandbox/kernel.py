@@ -1,6 +1,6 @@
-"""What the sandbox asks of Linux, without a library: namespaces, mounts, capabilities, a filter of system calls.
+"""What the sandbox asks of Linux: namespaces, mounts, capabilities, a filter of system calls.
 
-Python 3.11 has none of these. Constants and structures are those of the kernel's headers (uapi).
+Python 3.11 has none of these itself. Constants and structures are those of the kernel's headers (uapi).
 """
 
 import contextlib
@@ -19,35 +19,29 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 1, 4, 2
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _MOUNT_SETATTR = 442  # the same number everywhere
 
-# What neither a program nor its tests may call: by machine, the AUDIT_ARCH, pivot_root's number, and the refused.
-_REFUSED = {
-    # clone fork vfork clone3 execve execveat: no process or thread beside the one that there is
-    # kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal pidfd_open pidfd_getfd: no signals
-    # ptrace process_vm_readv process_vm_writev kcmp prlimit64 setrlimit setsid setpgid: no hand on others
-    # socket socketpair shmget msgget semget mq_open memfd_create memfd_secret: no memory outside the limits
-    # io_uring_setup bpf perf_event_open userfaultfd keyctl add_key request_key: what programs do not need
-    # unshare setns mount pivot_root open_by_handle_at: no way back
-    "x86_64": (
-        0xC000003E,
-        155,
-        (56, 57, 58, 435, 59, 322)
-        + (62, 200, 234, 129, 297, 424, 434, 438)
-        + (101, 310, 311, 312, 302, 160, 112, 109)
-        + (41, 53, 29, 68, 64, 240, 319, 447)
-        + (425, 321, 298, 323, 250, 248, 249)
-        + (272, 308, 165, 155, 304),
-    ),
-    "aarch64": (
-        0xC00000B7,
-        41,
-        (220, 435, 221, 281)
-        + (129, 130, 131, 138, 240, 424, 434, 438)
-        + (117, 270, 271, 272, 261, 164, 157, 154)
-        + (198, 199, 194, 186, 190, 180, 279, 447)
-        + (425, 280, 241, 282, 219, 217, 218)
-        + (97, 268, 40, 41, 265),
-    ),
+# What neither a program nor its tests may call, by their numbers on x86_64 and aarch64 (None: not there).
+# fmt: off
+_REFUSED: dict[str, tuple[int | None, int | None]] = {
+    # no process or thread beside the one that there is
+    "clone": (56, 220), "clone3": (435, 435), "fork": (57, None), "vfork": (58, None),
+    "execve": (59, 221), "execveat": (322, 281),
+    # no signals, no hand on other processes or on limits
+    "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424),
+    "pidfd_getfd": (438, 438), "ptrace": (101, 117), "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271), "kcmp": (312, 272), "prlimit64": (302, 261), "setrlimit": (160, 164),
+    "setsid": (112, 157), "setpgid": (109, 154),
+    # no channels to others, no memory outside the limits
+    "socket": (41, 198), "socketpair": (53, 199), "shmget": (29, 194), "msgget": (68, 186),
+    "semget": (64, 190), "mq_open": (240, 180), "memfd_create": (319, 279), "memfd_secret": (447, 447),
+    # what no such program needs, and no way out
+    "io_uring_setup": (425, 425), "bpf": (321, 280), "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
+    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "pivot_root": (155, 41),
+    "open_by_handle_at": (304, 265),
 }
+# fmt: on
+_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH
 _X32 = 0x40000000  # from here on, x86-64's other numbering of the same calls
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -80,7 +74,7 @@ def make_read_only(folder: str) -> None:
 def change_root(folder: str) -> None:
     """Makes `folder`, a mount, the root, and drops the old one."""
     os.chdir(folder)
-    _check(_libc.syscall(_REFUSED[platform.machine()][1], b".", b"."), "pivot_root")
+    _check(_libc.syscall(_number("pivot_root"), b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", 2), "umount2")  # lazily: what is open stays open
     os.chdir("/")
 
@@ -121,9 +115,8 @@ def refuse_system_calls() -> None:
     Raises:
         OSError: the kernel has no such filters, or this machine's system calls are not known here.
     """
-    if platform.machine() not in _REFUSED:
-        raise OSError(f"system calls of {platform.machine()} are not known; known: {', '.join(_REFUSED)}")
-    architecture, _, refused = _REFUSED[platform.machine()]
+    refused = [number for name in _REFUSED if (number := _number(name)) is not None]
+    architecture = _ARCHITECTURES[platform.machine()][1]
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06  # BPF: load, jump if ==, jump if >=, return
     allow, eperm, kill = 0x7FFF0000, 0x00050001, 0x80000000
     program = [
@@ -138,6 +131,12 @@ def refuse_system_calls() -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     filters = struct.pack("HP", len(program), ctypes.addressof(code))
     _check(_libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(2), filters, *_NOTHING[:2]), "seccomp")
+
+
+def _number(name: str) -> int | None:
+    if platform.machine() not in _ARCHITECTURES:
+        raise OSError(f"system calls are known here of {', '.join(_ARCHITECTURES)}, not {platform.machine()}")
+    return _REFUSED[name][_ARCHITECTURES[platform.machine()][0]]
 
 
 def _prctl(option: int, value: int) -> None:

@@ -17,8 +17,8 @@ MAX_FRAME_BYTES = 1 << 24
 MAX_ITEMS = 1 << 17  # taken of an iterator, which may have no end
 _SMALL = 1 << 53
 
-_SEQUENCES: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset", deque: "deque"}
-_TEXTS: dict[type, str] = {Decimal: "Decimal", Fraction: "Fraction", complex: "complex"}
+_SEQUENCES: dict[type[Any], str] = {tuple: "tuple", set: "set", frozenset: "frozenset", deque: "deque"}
+_TEXTS: dict[type[Any], str] = {Decimal: "Decimal", Fraction: "Fraction", complex: "complex"}
 _MAKE: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
     "set": set,

@@ -1,23 +1,21 @@
 """Judges many programs side by side in sandboxes, and finds out which kind of sandbox this machine has."""
 
 import contextlib
+import json
 import logging
 import os
 import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from shutil import which
 from typing import Any, NamedTuple
-
-import json
 
 from score_core.answers.sandbox.jail import contents
 from score_core.answers.sandbox.server import HEADER
@@ -27,6 +25,7 @@ log = logging.getLogger(__name__)
 MAX_PROCESSES = 32
 START_SECONDS = 30.0
 SPARE_SECONDS = 5.0  # over the wall-clock limit, which the sandbox keeps itself; then it stands still
+INTERPRETER = str(Path(sys.executable).resolve())  # not the environment's, whose packages stay outside
 CODE = Path(__file__).resolve().parents[3]
 FILES = ("score_core/__init__.py", "score_core/answers/__init__.py", "score_core/answers/sandbox")
 
@@ -57,7 +56,7 @@ class Pool:
 
     Args:
         seconds: CPU time of a program, rounded up; twice that of wall-clock time ends it, too.
-        sandboxed: False runs programs as this user, without namespaces: they may read and write what the user may.
+        sandboxed: False leaves out the namespaces: programs may read and write what this user may.
 
     Raises:
         UserError: no sandbox can be had on this machine.
@@ -202,32 +201,31 @@ def mechanism() -> Mechanism:
         except (Lost, OSError) as error:
             reasons.append(f"{kind.name}: {error}")
     raise UserError(
-        f"reward.matcher: code_tests runs programs that a model writes, and this machine has no sandbox for them "
-        f"({'; '.join(reasons)}); install bubblewrap, allow unprivileged user namespaces, or, if programs may do "
-        "all that this user may, e.g. in a container of their own, set reward.sandbox: none."
+        "reward.matcher: code_tests runs programs that a model writes, and this machine has no sandbox for "
+        f"them ({'; '.join(reasons)}); install bubblewrap, allow unprivileged user namespaces; or, where "
+        "programs may read and write what this user may, set reward.sandbox: none."
     )
 
 
-def _command(kind: str, interpreter: str = os.path.realpath(sys.executable), code: Path = CODE) -> tuple[str, ...]:  # noqa: PTH118
+def _command(kind: str, code: Path = CODE) -> tuple[str, ...]:
     start = f"import sys; sys.path.append({str(code)!r}); "
     start += f"from score_core.answers.sandbox.server import main; main({kind!r})"
     # Neither the user's packages nor the folder that this is started from.
-    return (interpreter, "-P", "-s", "-S", "-B", "-c", start)
+    return (INTERPRETER, "-P", "-s", "-S", "-B", "-c", start)
 
 
 def _bubblewrap() -> tuple[str, ...]:
     links, folders = contents()
     inside = Path("/code")
-    interpreter = os.path.realpath(sys.executable)
     arguments = ["--unshare-all", "--as-pid-1", "--cap-drop", "ALL", "--uid", "65534", "--gid", "65534"]
     for path, target in links.items():
         arguments += ["--symlink", target, path]
-    for path in (*folders, interpreter):
+    for path in (*folders, INTERPRETER):
         arguments += ["--ro-bind", path, path]
     for name in FILES:
         arguments += ["--ro-bind", str(CODE / name), str(inside / name)]
     arguments += ["--dev-bind", os.devnull, os.devnull, "--chdir", "/", "--"]
-    return (which("bwrap") or "bwrap", *arguments, *_command("bubblewrap", interpreter, inside))
+    return (which("bwrap") or "bwrap", *arguments, *_command("bubblewrap", inside))
 
 
 def _frame(value: dict[str, Any]) -> bytes:

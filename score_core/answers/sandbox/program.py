@@ -9,6 +9,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from score_core.answers.sandbox import kernel
@@ -41,7 +42,7 @@ def serve(channel: int, source: dict[str, Any], seconds: int, memory_bytes: int)
 
     def load() -> None:
         for name in ("preamble", "program"):
-            exec(compile(source[name], f"<{name}>", "exec"), space)  # noqa: S102
+            exec(compile(source[name], f"<{name}>", "exec"), space)
 
     def act(asked: dict[str, Any]) -> Any:
         on, arguments = asked["on"], [decode(one, held.__getitem__) for one in asked["arguments"]]
@@ -60,8 +61,7 @@ def serve(channel: int, source: dict[str, Any], seconds: int, memory_bytes: int)
 
     reply(load)
     while True:
-        asked = receive(CHANNEL)
-        reply(lambda asked=asked: act(asked))
+        reply(partial(act, receive(CHANNEL)))
 
 
 def main(channel: int, source: dict[str, Any], seconds: int, memory_bytes: int) -> None:

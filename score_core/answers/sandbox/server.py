@@ -1,4 +1,4 @@
-"""Stays in the sandbox and forks a judge for each program: that takes milliseconds, and an interpreter 20 of them.
+"""Stays in a sandbox and forks a judge for each program: some milliseconds, and an interpreter takes 20.
 
 Started by `score_core/answers/sandbox/pool.py` as a process of its own, which imports nothing but Python's
 library and this package. It reads jobs from standard input and writes what became of them to standard output:
