@@ -1,7 +1,8 @@
 """The matcher of programs: right is what passes all of its problem's tests, in a sandbox.
 
-Here the gold answer of a problem is its tests, as JSON, together with a program that passes them: a gold answer
-that does not match itself is one whose program fails its own tests. `score_core/answers/sandbox/` runs both.
+Here the gold answer of a problem is its tests, as JSON, together with a program that passes them: a gold
+answer that does not match itself is one whose program fails its own tests. `score_core/answers/sandbox/` runs
+both.
 """
 
 import hashlib
@@ -55,9 +56,19 @@ class Tests:
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
+    @property
+    def wrong_answer(self) -> str:
+        """An answer that holds the wrong program."""
+        return in_block(self.wrong)
+
     def job(self, program: str) -> Job:
         """What a sandbox is to run."""
         return Job(program, self.preamble, self.names, self.setup, self.tests)
+
+
+def in_block(program: str) -> str:
+    """A program as an answer that holds it."""
+    return f"```python\n{program.strip()}\n```"
 
 
 class CodeTests:
@@ -102,7 +113,7 @@ class CodeTests:
 
 
 def share_passed(golds: Sequence[str], program: str | None) -> float:
-    """The share of tests, in [0, 1], that a program of the batch judged last passes; the best over `golds`."""
+    """The share of tests that a program of the batch judged last passes, in [0, 1]; the best over `golds`."""
     return max((_shares.get(_key(gold, program), 0.0) for gold in golds if program is not None), default=0.0)
 
 

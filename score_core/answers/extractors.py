@@ -69,12 +69,12 @@ def after_marker(text: str, marker: str) -> str | None:
 
 
 def code_block(text: str) -> str | None:
-    """What the last block fenced with three backticks holds; one that is not closed ends with the text."""
-    blocks = text.split("```")[1::2]
-    if not blocks:
-        return None
-    tag, line, code = blocks[-1].partition("\n")
-    return code if line and tag.strip().lower() in ("", "python", "python3", "py") else None
+    """What the last block of Python in ``` fences holds; one that is not closed ends with the text."""
+    for block in reversed(text.split("```")[1::2]):
+        tag, line, code = block.partition("\n")
+        if line and tag.strip().lower() in ("", "python", "python3", "py"):
+            return code
+    return None
 
 
 class MathFinalAnswer:
