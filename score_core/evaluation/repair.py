@@ -27,7 +27,7 @@ def repair(evaluator: Evaluator, problems: Sequence[Problem]) -> pd.DataFrame:
 
 
 def summarise_repair(generations: pd.DataFrame) -> dict[str, Any]:
-    """`repair_n`, `repair_accuracy` with its interval in `ci95`, `repair_unchanged` (the share left as it was)."""
+    """`repair_n`, `repair_accuracy` with its interval in `ci95`, and `repair_unchanged`, the share kept."""
     count, share = len(generations), float(generations["correct_t2"].mean())
     unchanged = generations["extracted_t1"] == generations["extracted_t2"]
     return {
