@@ -224,7 +224,7 @@ def _bubblewrap() -> tuple[str, ...]:
         arguments += ["--ro-bind", path, path]
     for name in FILES:
         arguments += ["--ro-bind", str(CODE / name), str(inside / name)]
-    arguments += ["--dev-bind", os.devnull, os.devnull, "--chdir", "/", "--"]
+    arguments += ["--dev-bind", os.devnull, os.devnull, "--remount-ro", "/", "--chdir", "/", "--"]
     return (which("bwrap") or "bwrap", *arguments, *_command("bubblewrap", inside))
 
 
