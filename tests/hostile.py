@@ -127,7 +127,7 @@ PASSING = {
     "prints_a_lot": "for _ in range(100): print('a' * (1 << 16))\n" + RIGHT,
     "writes_to_closed_streams": "import sys\nsys.stderr.write('x' * (1 << 20))\n" + RIGHT,
     "imports": "import json, re, math, typing, collections, heapq, zoneinfo, sqlite3, ctypes\n" + RIGHT,
-    "recursion": "def f(x):\n    return 1 if x == 0 else 1 + f(x - 1)",
+    "recursion": "def f(x):\n    return x + 1 if x <= 0 else 1 + f(x - 1)",
     "deep_but_bounded": "import sys\nsys.setrecursionlimit(5000)\ndef g(n):\n    return 0 if n == 0 else g(n - 1)\n"
     + RIGHT.replace("return", "g(3000)\n    return"),
     "a_class_that_calls": "class F:\n    def __call__(self, x): return x + 1\nf = F()",
