@@ -5,6 +5,7 @@ Python 3.11 has none of these itself. Constants and structures are those of the 
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import resource
@@ -54,7 +55,12 @@ def unshare(flags: int) -> None:
     Raises:
         OSError: as do all functions here, when the kernel refuses.
     """
-    _check(_libc.unshare(flags), "unshare")
+    try:
+        _check(_libc.unshare(flags), "unshare")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # what the kernel says of a limit of zero, too
+            raise OSError(errno.ENOSPC, "user.max_user_namespaces allows no more of them") from None
+        raise
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

@@ -64,6 +64,8 @@ class Pool:
 
     def __init__(self, seconds: float, sandboxed: bool = True) -> None:
         self._command = mechanism().command if sandboxed else _command("none")
+        if not sandboxed:
+            log.warning("reward.sandbox: none, so programs that a model writes may do what this user may")
         self._seconds = seconds
         self._own()
 
