@@ -23,7 +23,7 @@ _shares: dict[bytes, float] = {}
 
 
 @dataclass(frozen=True)
-class Tests:
+class Suite:
     """The tests of one problem.
 
     Attributes:
@@ -47,7 +47,7 @@ class Tests:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
 
     @classmethod
-    def of_text(cls, text: str) -> "Tests | None":
+    def of_text(cls, text: str) -> "Suite | None":
         """What `as_text` has written; None of anything else."""
         try:
             content: dict[str, Any] = json.loads(text)
@@ -87,14 +87,14 @@ class CodeTests:
     def normalise(self, answer: str) -> str | None:
         """The program, without white space around it; None if there is none, or it is too long."""
         text = answer.strip()
-        text = text if len(text) <= MAX_CHARACTERS or Tests.of_text(text) else ""
+        text = text if len(text) <= MAX_CHARACTERS or Suite.of_text(text) else ""
         return text.encode(errors="replace").decode() or None
 
     def equal_all(self, golds: Sequence[str], answers: Sequence[str]) -> list[bool]:
         """Whether each program passes all tests of its problem."""
         if len(_shares) + len(golds) > REMEMBERED:
             _shares.clear()
-        tests = {gold: Tests.of_text(gold) for gold in dict.fromkeys(golds)}
+        tests = {gold: Suite.of_text(gold) for gold in dict.fromkeys(golds)}
         keys = [_key(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
         fresh = {
             key: found.job(answer)
@@ -108,7 +108,7 @@ class CodeTests:
 
     def readable_all(self, golds: Sequence[str]) -> list[bool]:
         """Whether each gold answer's own solution passes its tests."""
-        tests = [Tests.of_text(gold) for gold in golds]
+        tests = [Suite.of_text(gold) for gold in golds]
         return self.equal_all(golds, ["" if one is None else one.solution for one in tests])
 
 

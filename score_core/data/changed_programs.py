@@ -23,7 +23,7 @@ _OTHER: dict[type[ast.AST], type[ast.AST]] = {
 
 
 def changed(program: str) -> Iterator[str]:
-    """Each program that differs from `program` in one operator or integer, in the order of the text.
+    """Each program that differs from `program` in one operator or integer; outer ones come first.
 
     Comments and layout are those of `ast.unparse`. Loops may have lost their end; none of them is tried here.
     """

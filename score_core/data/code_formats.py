@@ -7,12 +7,12 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from score_core.answers.code_tests import Tests
+from score_core.answers.code_tests import Suite
 
 Columns = Mapping[str, Any]
 
 
-def mbpp(row: Columns, shown: int) -> tuple[str, str, Tests]:
+def mbpp(row: Columns, shown: int) -> tuple[str, str, Suite]:
     """A row of MBPP (arXiv 2108.07732), full or sanitized: id, problem, tests.
 
     The first `shown` tests are part of the problem. What they call is what the solution defines, so a
@@ -29,10 +29,10 @@ def mbpp(row: Columns, shown: int) -> tuple[str, str, Tests]:
         listed = "\n".join(tests[:shown])
         text = f"{text.strip()}\nYour program should pass tests such as these:\n{listed}"
     names = _used("\n".join([setup, *tests])) & _defined(solution)
-    return str(row["task_id"]), text, Tests(tuple(sorted(names)), tuple(tests), solution, setup=setup)
+    return str(row["task_id"]), text, Suite(tuple(sorted(names)), tuple(tests), solution, setup=setup)
 
 
-def humaneval(row: Columns, shown: int) -> tuple[str, str, Tests]:
+def humaneval(row: Columns, shown: int) -> tuple[str, str, Suite]:
     """A row of HumanEval (arXiv 2107.03374): id, problem, tests. All tests of a problem are one.
 
     The problem is the head of a function with its docstring, which stands before program and tests too:
@@ -46,10 +46,10 @@ def humaneval(row: Columns, shown: int) -> tuple[str, str, Tests]:
     ast.parse(head)
     test = f"{_text(row['test'])}\ncheck({name})\n"
     solution = head + _text(row["canonical_solution"])
-    return str(row["task_id"]), head, Tests((name,), (test,), solution, preamble=head, setup=head)
+    return str(row["task_id"]), head, Suite((name,), (test,), solution, preamble=head, setup=head)
 
 
-FORMATS: dict[str, Callable[[Columns, int], tuple[str, str, Tests]]] = {"mbpp": mbpp, "humaneval": humaneval}
+FORMATS: dict[str, Callable[[Columns, int], tuple[str, str, Suite]]] = {"mbpp": mbpp, "humaneval": humaneval}
 
 
 def _text(value: Any) -> str:

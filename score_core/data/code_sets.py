@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from score_core.answers.code_tests import Tests, in_block
+from score_core.answers.code_tests import Suite, in_block
 from score_core.answers.verifier import Verifier
 from score_core.config.code_data import CodeData, CodeSet
 from score_core.data.changed_programs import changed
@@ -45,7 +45,7 @@ def read_repairs(data: CodeData, verifier: Verifier) -> Split | None:
         return None
     split = _read(data.repair, "repair", data.shown_tests)
     given = None if data.wrong_programs is None else _given(Path(data.wrong_programs))
-    suites = {row.number: Tests.of_text(row.answers[0]) for row in split.rows}
+    suites = {row.number: Suite.of_text(row.answers[0]) for row in split.rows}
     untried = {
         row.number: list(islice(changed(suite.solution), MAX_CHANGES)) if given is None else given[row.id]
         for row in split.rows

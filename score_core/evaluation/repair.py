@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from score_core.answers.code_tests import Tests
+from score_core.answers.code_tests import Suite
 from score_core.evaluation.evaluate import Evaluator
 from score_core.evaluation.metrics import wilson
 from score_core.problems import Problem
@@ -21,7 +21,7 @@ def repair(evaluator: Evaluator, problems: Sequence[Problem]) -> pd.DataFrame:
     Raises:
         UserError: as there.
     """
-    suites = [Tests.of_text(problem.references[0]) for problem in problems]
+    suites = [Suite.of_text(problem.references[0]) for problem in problems]
     given = ["" if suite is None else suite.wrong_answer for suite in suites]
     return evaluator.evaluate(problems, given=given)
 
