@@ -21,7 +21,7 @@ MONITORS = (
 )
 
 
-def result_rows(attempts: int) -> list[tuple[str, str, str, Show]]:
+def result_rows(attempts: int, repaired: bool = False) -> list[tuple[str, str, str, Show]]:
     """The main table: (name, what it is, key in the metrics, how a value is shown)."""
     rows: list[tuple[str, str, str, Show]] = [
         (f"Accuracy, attempt {t}", "share of problems right", f"accuracy_t{t}", percent)
@@ -33,6 +33,9 @@ def result_rows(attempts: int) -> list[tuple[str, str, str, Show]]:
         for key, became in (("delta_i_to_c", "corrected"), ("delta_c_to_i", "spoiled")):
             name = f"{TRANSITIONS[key].capitalize()}{later}"
             rows.append((name, f"share of all problems {became}", f"{key}{suffix}", percent))
+    if repaired:
+        what = "share of given wrong programs right after one correction"
+        rows.append(("Repaired programs (MBPP-R)", what, "repair_accuracy", percent))
     return rows
 
 
