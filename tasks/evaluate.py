@@ -36,6 +36,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     from score_core.distributed import rank
     from score_core.evaluation.evaluate import Evaluator
     from score_core.evaluation.metrics import summarise
+    from score_core.evaluation.passed_tests import passed_tests
     from score_core.evaluation.repair import repair, summarise_repair
 
     evaluator = Evaluator(given.model, config, runtime, given.base)
@@ -43,6 +44,8 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     metrics = summarise(generations)
     gained, lost = metrics["delta_i_to_c"], metrics["delta_c_to_i"]
     assert math.isclose(metrics["delta"], gained - lost, abs_tol=1e-9), metrics
+    if config.reward.matcher == "code_tests":
+        metrics |= passed_tests(generations, problems, config.reward)
     if (given.data / f"{REPAIR}.parquet").exists():
         more = summarise_repair(repair(evaluator, read_problems(given.data, REPAIR)))
         metrics["ci95"] |= more.pop("ci95")

@@ -24,7 +24,10 @@ def mbpp(row: Columns, shown: int) -> tuple[str, str, Suite]:
     """
     solution, tests = _text(row["code"]), [_text(test) for test in row["test_list"]]
     text = row["text"] if "text" in row else row["prompt"]
-    setup = "\n".join([*row.get("test_imports", ()), _text(row.get("test_setup_code") or "")])
+    # Tests name modules that only the solution imports.
+    setup = "\n".join(
+        [*_imports(solution), *row.get("test_imports", ()), _text(row.get("test_setup_code") or "")]
+    )
     if shown and tests:
         listed = "\n".join(tests[:shown])
         text = f"{text.strip()}\nYour program should pass tests such as these:\n{listed}"
@@ -59,6 +62,13 @@ def _text(value: Any) -> str:
 def _used(code: str) -> set[str]:
     """The names that `code` reads."""
     return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+
+
+def _imports(code: str) -> list[str]:
+    """The import statements of `code` on its own level."""
+    return [
+        ast.unparse(node) for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
 
 
 def _defined(code: str) -> set[str]:

@@ -121,6 +121,16 @@ def test_only_what_the_solution_defines_is_asked_of_a_program() -> None:
     )
 
 
+@needs_sandbox
+def test_tests_may_use_what_the_solution_imports() -> None:
+    code = "import sys\nfrom collections import Counter\n"
+    code += "def size(x): return sys.getsizeof(x)\ndef count(x): return Counter(x)"
+    tests = ["assert size((1, 2)) == sys.getsizeof((1, 2))", "assert count('aab') == Counter('aab')"]
+    gold = mbpp({"task_id": 1, "text": "t", "code": code, "test_list": tests}, 0)[2].as_text()
+    (found,) = Verifier(config(reward=REWARD).reward).golds([(gold,)])
+    assert found.references == (gold,)
+
+
 def test_humaneval_has_its_head_before_program_and_tests() -> None:
     row = rows("humaneval", "test")[2]
     identity, problem, tests = humaneval(row, 3)

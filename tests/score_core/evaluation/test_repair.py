@@ -7,6 +7,7 @@ import pytest
 from score_core.answers.code_tests import Suite
 from score_core.embedded import tiny_model
 from score_core.evaluation.evaluate import Evaluator
+from score_core.evaluation.passed_tests import passed_tests
 from score_core.evaluation.repair import repair, summarise_repair
 from score_core.problems import Problem
 from score_core.rollout.engines import ENGINES
@@ -58,3 +59,5 @@ def test_wrong_programs_are_first_attempts(
     low, high = metrics["ci95"]["repair_accuracy"]
     assert (metrics["repair_n"], metrics["repair_accuracy"], metrics["repair_unchanged"]) == (5, 0.6, 0.0)
     assert low < 0.6 < high
+    shares = passed_tests(table, PROBLEMS, settings.reward)
+    assert shares == {"tests_passed_t1": 0.0, "tests_passed_t2": pytest.approx(0.6)}
