@@ -50,6 +50,10 @@ FAILING = {
     "kills_its_parent": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n" + RIGHT,
     "kills_everyone": "import os, signal\nos.kill(-1, signal.SIGKILL)\n" + RIGHT,
     "stops_its_parent": "import os, signal\nos.kill(1, signal.SIGSTOP)\n" + RIGHT,
+    "slows_others_down": "import os\nos.setpriority(os.PRIO_PROCESS, 1, 19)\n" + RIGHT,
+    "binds_others_to_a_core": "import os\nos.sched_setaffinity(1, {0})\n" + RIGHT,
+    "ends_its_parent_by_a_limit": "import resource\nresource.prlimit(1, resource.RLIMIT_CPU, (0, 0))\n"
+    + RIGHT,
     "crashes": "import ctypes\nctypes.string_at(0)",
     # files
     "reads_passwords": "open('/etc/passwd').read()\n" + RIGHT,
