@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from score_core.config.code_data import CodeData
+from score_core.config.code_data import CodeData, CodeSet
 from score_core.config.data import AdditionData, Data, HubData, LocalData
 from score_core.config.model import AdditionModel, FileModel, HubModel, LocalModel, Lora, Model
 from score_core.config.reward import Reward
@@ -164,9 +164,12 @@ class Config(Section):
                         f"watched.data: {watched} does not hold data.{key}: {path}, whose changes would go "
                         "unnoticed; set watched.data to a folder that holds all local sets"
                     )
-        sets = {"": self.data} if isinstance(self.data, HubData) else getattr(self.data, "sets", {})
-        for key, one in sets.items() if self.smoke else ():
-            if one.revision is not None and one.fixture is None:
-                where = f"data.{key}.fixture".replace("..", ".")
-                raise ValueError(f"{where}: a smoke run of a hub data set needs it; name a local folder")
+        read: dict[str, HubData | CodeSet] = {"data": self.data} if isinstance(self.data, HubData) else {}
+        if isinstance(self.data, CodeData):
+            read = {f"data.{key}": one for key, one in self.data.sets.items()}
+        for key, one in read.items():
+            if self.smoke and one.revision is not None and one.fixture is None:
+                raise ValueError(
+                    f"{key}.fixture: a smoke run of a hub data set needs it; name a local folder"
+                )
         return self

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,17 @@ MAX_CHANGES = 32  # of a solution that are tried before its problem is left out
 
 
 def read_code(data: CodeData) -> Source:
-    """Reads the sets to train and to test on.
+    """Reads the sets to train and to test on; the source's revision names the commits of all sets on the hub.
 
     Raises:
         UserError: a set cannot be fetched or read, or a row is not in its format.
     """
     train = _read(data.train, "train", data.shown_tests)
-    return Source(train, _read(data.test, "test", data.shown_tests), data.train.revision)
+    test = _read(data.test, "test", data.shown_tests)
+    commits = {
+        key: _commit(one.path, one.revision) for key, one in data.sets.items() if one.revision is not None
+    }
+    return Source(train, test, ", ".join(f"{key} {commit}" for key, commit in commits.items()) or None)
 
 
 def read_repairs(data: CodeData, verifier: Verifier) -> Split | None:
@@ -78,15 +81,14 @@ def _read(one: CodeSet, key: str, shown: int) -> Split:
 
 def _columns(one: CodeSet, key: str) -> Iterable[Mapping[str, Any]]:
     if one.revision is not None:
-        from datasets import load_dataset
-
-        commit = snapshot("dataset", one.path, one.revision, ["README.md"]).name
-        what = f"data.{key}: the split {one.split} of the hub data set {one.path} (name: {one.name})"
-        load = partial(load_dataset, one.path, one.name, revision=commit, split=one.split)
-        with refusing(f"{what} cannot be read", f"check data.{key}.name and split"):
-            with hub_errors("dataset", one.path, one.revision):
-                rows = load()
-            return list(rows)
+        try:
+            return _from_hub(one, key, one.revision)
+        except UserError as error:  # which knows one set, and a source for local ones
+            says = (
+                str(error).replace("data.path:", f"data.{key}.path:").replace("data.rev", f"data.{key}.rev")
+            )
+            local = f"name its folder in data.{key}.path and set data.{key}.revision: null"
+            raise UserError(says.replace("set data.source: local", local)) from error
     found: list[Mapping[str, Any]] = []
     for split in one.split.split("+"):
         paths = [Path(one.path) / f"{split}{suffix}" for suffix in (".jsonl", ".parquet")]
@@ -99,6 +101,23 @@ def _columns(one: CodeSet, key: str) -> Iterable[Mapping[str, Any]]:
         with refusing(f"{there[0]} cannot be read", "export it again"):
             found += read_jsonl(there[0]) if there[0].suffix == ".jsonl" else _read_parquet(there[0])
     return found
+
+
+def _commit(path: str, revision: str) -> str:
+    """The commit that a revision of a hub data set stands for."""
+    return snapshot("dataset", path, revision, ["README.md"]).name
+
+
+def _from_hub(one: CodeSet, key: str, revision: str) -> list[Mapping[str, Any]]:
+    from datasets import load_dataset
+
+    commit = _commit(one.path, revision)
+    what = f"data.{key}: the split {one.split} of the hub data set {one.path} (name: {one.name})"
+    with (
+        refusing(f"{what} cannot be read", f"check data.{key}.name and split"),
+        hub_errors("dataset", one.path, revision),
+    ):
+        return list(load_dataset(one.path, one.name, revision=commit, split=one.split))
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
