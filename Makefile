@@ -35,8 +35,9 @@ endif
 
 .PHONY: smoke
 smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAME
-	@python -m tasks.commands.profiles --known '$(or $(profile),default)'
-	@untracked=(); \
+	@python -m tasks.commands.profiles --known '$(or $(profile),default)'; code=$$?; \
+	if [ $$code = 77 ]; then exit 0; elif [ $$code != 0 ]; then exit $$code; fi; \
+	untracked=(); \
 	while IFS= read -r -d '' path; do untracked+=(-C "$${path%/}"); done \
 	    < <(git ls-files --others --exclude-standard --directory -z); \
 	dvc exp run --temp -S 'profile=$(or $(profile),default)' -S smoke=yes "$${untracked[@]}"

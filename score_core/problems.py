@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from score_core.errors import UserError, refusing
 
 SPLITS = ("train", "validation", "test")
+REPAIR = "repair"  # a fourth one where there are wrong programs to repair (MBPP-R)
 SCHEMA = pa.schema([("id", pa.string()), ("problem", pa.string()), ("references", pa.list_(pa.string()))])
 
 

@@ -9,6 +9,7 @@ before any other stage runs, and a setting that names what the pipeline makes wo
 import argparse
 from pathlib import Path
 
+from score_core.config.code_data import CodeData
 from score_core.config.data import LocalData
 from score_core.config.model import LocalModel
 from score_core.config.runtime import Runtime
@@ -45,6 +46,8 @@ def _inputs(config: Config) -> dict[str, Path]:
     if isinstance(config.used_data, LocalData):
         key = "data.path" if config.used_data is config.data else "data.fixture"
         named[key] = config.used_data.path
+    if isinstance(config.used_data, CodeData):
+        named |= {f"data.{key}": path for key, path in config.used_data.local.items()}
     if isinstance(config.used_model, LocalModel):
         named["model.path"] = config.used_model.path
     return {key: Path(path) for key, path in named.items() if path is not None}

@@ -31,7 +31,8 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     with replacing(given.output) as folder:
         prepared = prepare(config)
         folder.mkdir()
-        for split in SPLITS:
+        splits = [*SPLITS, *(name for name in prepared.splits if name not in SPLITS)]
+        for split in splits:
             write_problems(folder, split, prepared.splits[split])
         manifest = {
             "source": config.used_data.model_dump(),
@@ -39,7 +40,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
             "revision": prepared.revision,
             "seed": config.seed,
             "reward": config.reward.model_dump(include={"extractor", "matcher", "marker"}),
-            "counts": {split: len(prepared.splits[split]) for split in SPLITS},
+            "counts": {split: len(prepared.splits[split]) for split in splits},
             "sha256": tree_digests(folder),
             **{kind: [asdict(row) for row in getattr(prepared, kind)] for kind in LEFT_OUT},
         }

@@ -4,6 +4,7 @@
         --metrics metrics/base.json --generations generations/base.parquet
 
 Writes METRICS, flat and unrounded (score_core/evaluation/metrics.py), and GENERATIONS, the answers behind it.
+Where the prepared data hold programs to repair, METRICS also says how many of these become right.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.files import replacing, write_json
-from score_core.problems import read_problems
+from score_core.problems import REPAIR, read_problems
 from tasks.runner.command_line import RUNS, run_name, run_stage
 from tasks.runner.recorded import remove_recorded
 
@@ -35,11 +36,20 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     from score_core.distributed import rank
     from score_core.evaluation.evaluate import Evaluator
     from score_core.evaluation.metrics import summarise
+    from score_core.evaluation.passed_tests import passed_tests
+    from score_core.evaluation.repair import repair, summarise_repair
 
-    generations = Evaluator(given.model, config, runtime, given.base).evaluate(problems)
+    evaluator = Evaluator(given.model, config, runtime, given.base)
+    generations = evaluator.evaluate(problems)
     metrics = summarise(generations)
     gained, lost = metrics["delta_i_to_c"], metrics["delta_c_to_i"]
     assert math.isclose(metrics["delta"], gained - lost, abs_tol=1e-9), metrics
+    if config.reward.matcher == "code_tests":
+        metrics |= passed_tests(generations, problems, config.reward)
+    if (given.data / f"{REPAIR}.parquet").exists():
+        more = summarise_repair(repair(evaluator, read_problems(given.data, REPAIR)))
+        metrics["ci95"] |= more.pop("ci95")
+        metrics |= more
     if rank() != 0:
         return
     remove_recorded(RUNS)  # by now those of the model's training are

@@ -68,6 +68,15 @@ def after_marker(text: str, marker: str) -> str | None:
     return _CLOSING_WORDS.sub("", lines[0]).strip().lstrip(":").rstrip(".").strip()
 
 
+def code_block(text: str) -> str | None:
+    """What the last block of Python in ``` fences holds; one that is not closed ends with the text."""
+    for block in reversed(text.split("```")[1::2]):
+        tag, line, code = block.partition("\n")
+        if line and tag.strip().lower() in ("", "python", "python3", "py"):
+            return code
+    return None
+
+
 class MathFinalAnswer:
     """The last answer tag, else the last boxed answer, else what follows `reward.marker`."""
 
@@ -83,5 +92,6 @@ EXTRACTORS: dict[str, Extractor | Callable[[Reward], Extractor]] = {
     "last_integer": last_integer,
     "gsm8k_hash": gsm8k_hash,
     "math_final_answer": MathFinalAnswer,
+    "code_block": code_block,
     "identity": str.strip,  # the whole text, without the white space around it
 }

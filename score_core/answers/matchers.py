@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
+from score_core.answers.code_tests import CodeTests
 from score_core.answers.extractors import NUMBER, boxed
 from score_core.answers.math_equality import MathEquality
 from score_core.config.reward import Reward
@@ -31,7 +32,15 @@ _WORDS = re.compile(r"[^\W\d_][^\W\d_ .,'-]*(?:[ .,'-]+[^\W\d_]+)*\.?")
 
 
 class ExactMatcher:
-    """Reads answers and compares them: the same text, where only the amount of white space does not count."""
+    """Reads answers and compares them: the same text, where only the amount of white space does not count.
+
+    Attributes:
+        whole_golds: gold answers are no attempts' texts, and are taken without the extractor.
+        complaint: what is said of a gold answer that `readable_all` refuses.
+    """
+
+    whole_golds = False
+    complaint = "cannot be compared"
 
     def __init__(self, settings: Reward) -> None:
         """Takes no settings."""
@@ -167,8 +176,9 @@ def _equal_as_written(gold: str, answer: str) -> bool | None:
     return None if None in values else values[0] == values[1]
 
 
-MATCHERS: dict[str, type[ExactMatcher]] = {
+MATCHERS: dict[str, type[ExactMatcher] | type[CodeTests]] = {
     "integer": IntegerMatcher,
     "math": MathMatcher,
     "exact": ExactMatcher,
+    "code_tests": CodeTests,
 }

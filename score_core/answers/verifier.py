@@ -85,7 +85,7 @@ class Verifier:
 
     def _read_gold(self, text: str) -> tuple[str | None, str]:
         """The normalised answer, and what to say where it cannot be used."""
-        extracted = self._extract(text)
+        extracted = text if self._matcher.whole_golds else self._extract(text)
         if extracted is None:
             extracted = text.strip()
             if not extracted or len(extracted) > MAX_BARE_GOLD_CHARACTERS or "\n" in extracted:
@@ -93,4 +93,5 @@ class Verifier:
         answer = self._matcher.normalise(extracted)
         if answer is None:
             return None, f"{extracted[:80]!r} is no answer to the matcher {self._settings.matcher}"
-        return answer, f"{answer!r} cannot be compared by the matcher {self._settings.matcher}"
+        complaint = f"{answer[:80]!r} {self._matcher.complaint}"
+        return answer, f"{complaint} by the matcher {self._settings.matcher}"

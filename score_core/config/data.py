@@ -4,15 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from score_core.config.section import Count, Probability, Section
-
-
-class Sizes(Section):
-    """How many problems each split holds; null takes all there are."""
-
-    train: Count | None
-    validation: Count | None
-    test: Count | None
+from score_core.config.code_data import CodeData
+from score_core.config.section import Probability, Section
+from score_core.config.splitting import Sizes
 
 
 class AdditionData(Section):
@@ -86,4 +80,4 @@ class HubData(FileData):
         return LocalData(source="local", path=self.fixture, **shared)
 
 
-Data = Annotated[AdditionData | HubData | LocalData, Field(discriminator="source")]
+Data = Annotated[AdditionData | CodeData | HubData | LocalData, Field(discriminator="source")]

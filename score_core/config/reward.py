@@ -5,9 +5,9 @@ Names are plain text here: what they may be stands in one place each, the dicts 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from score_core.config.section import Positive, Section
 from score_core.errors import unknown_name
@@ -26,8 +26,20 @@ class Reward(Section):
     extractor: str  # one of `EXTRACTORS`, score_core/answers/extractors.py
     matcher: str  # one of `MATCHERS`, score_core/answers/matchers.py
     marker: str  # what `math_final_answer` looks for
-    seconds: Positive  # the time limit of one comparison
+    seconds: Positive  # the time limit of one comparison; of one program with all of its tests
+    # Where `code_tests` runs programs that a model has written. required: in a sandbox, or the stage refuses.
+    # none: as this user, within limits of time and memory; they may read and write what the user may.
+    sandbox: Literal["required", "none"]
     terms: Annotated[tuple[Term, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _tests_are_run(self) -> "Reward":
+        if self.matcher != "code_tests" and any(term.name == "code_share" for term in self.terms):
+            raise ValueError(
+                f"terms: code_share is the share of tests passed, and matcher: {self.matcher} runs none; set "
+                "matcher: code_tests or take another term"
+            )
+        return self
 
 
 def named(table: Mapping[str, Any], name: str, key: str, settings: Section) -> Any:

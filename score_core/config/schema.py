@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from score_core.config.code_data import CodeData, CodeSet
 from score_core.config.data import AdditionData, Data, HubData, LocalData
 from score_core.config.model import AdditionModel, FileModel, HubModel, LocalModel, Lora, Model
 from score_core.config.reward import Reward
@@ -115,7 +116,7 @@ class Config(Section):
     @property
     def used_data(self) -> Data:
         """The data that this run reads: `data`, or what a smoke run takes instead."""
-        return self.data.smoke() if self.smoke and isinstance(self.data, HubData) else self.data
+        return self.data.smoke() if self.smoke and isinstance(self.data, CodeData | HubData) else self.data
 
     @property
     def used_model(self) -> Model:
@@ -156,6 +157,19 @@ class Config(Section):
                     f"watched.{name}: {watched} does not hold {name}.path: {path}, whose changes would go "
                     f"unnoticed; set watched.{name}: {path}"
                 )
-        if self.smoke and isinstance(self.data, HubData) and self.data.fixture is None:
-            raise ValueError("data.fixture: a smoke run of a hub data set needs it; name a local folder")
+        if isinstance(self.data, CodeData):
+            for key, found in self.data.local.items():
+                if (watched := Path(self.watched.data)) not in (path := Path(found), *path.parents):
+                    raise ValueError(
+                        f"watched.data: {watched} does not hold data.{key}: {path}, whose changes would go "
+                        "unnoticed; set watched.data to a folder that holds all local sets"
+                    )
+        read: dict[str, HubData | CodeSet] = {"data": self.data} if isinstance(self.data, HubData) else {}
+        if isinstance(self.data, CodeData):
+            read = {f"data.{key}": one for key, one in self.data.sets.items()}
+        for key, one in read.items():
+            if self.smoke and one.revision is not None and one.fixture is None:
+                raise ValueError(
+                    f"{key}.fixture: a smoke run of a hub data set needs it; name a local folder"
+                )
         return self

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from score_core.answers.verifier import Verifier
+from score_core.config.code_data import CodeData
 from score_core.config.data import AdditionData
 from score_core.config.schema import Config
+from score_core.data.code_sets import read_code, read_repairs
 from score_core.data.sources import Row, Split, read_source
 from score_core.errors import UserError
-from score_core.problems import Problem, content_hash
+from score_core.problems import REPAIR, Problem, content_hash
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +74,11 @@ def prepare(config: Config) -> Prepared:
             rows = [Row(number, p.id, p.problem, p.references) for number, p in enumerate(made)]
             sources[name] = Split(f"generated {name}", rows)
     else:
-        source = read_source(data)
+        source = read_code(data) if isinstance(data, CodeData) else read_source(data)
         revision = source.revision
         sources = {"train": source.train, "test": source.test}
+        repairs = read_repairs(data, verifier) if isinstance(data, CodeData) else None
+        sources |= {} if repairs is None else {REPAIR: repairs}
 
     result = Prepared({}, [], [], [], [], revision)
     drop = not isinstance(data, AdditionData) and data.conflicting_answers == "drop"
@@ -97,6 +101,9 @@ def prepare(config: Config) -> Prepared:
             log.info("data.sizes.%s asks for %d problems; there are %d", name, size, len(kept[name]))
         # Chosen and ordered by their hash: a smaller size is a prefix of a larger.
         result.splits[name] = [row.problem for row in sorted(kept[name], key=lambda row: row.hash)[:size]]
+    if REPAIR in kept:
+        most = data.sizes.test
+        result.splits[REPAIR] = [row.problem for row in sorted(kept[REPAIR], key=lambda row: row.hash)[:most]]
     return result
 
 

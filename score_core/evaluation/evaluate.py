@@ -51,12 +51,15 @@ class Evaluator:
         self._engine.load(model)
         return self._engine
 
-    def evaluate(self, problems: Sequence[Problem], show_progress: bool = True) -> pd.DataFrame:
+    def evaluate(
+        self, problems: Sequence[Problem], show_progress: bool = True, given: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """Has the model answer, and judges.
 
         Args:
             problems: what to answer; without references nothing is right.
             show_progress: as a bar on standard error.
+            given: for each problem its first attempt, which the model is to correct.
 
         Returns:
             One row a problem: `id`, `problem`, `answer`, and for each attempt t `text_t`, `extracted_t`
@@ -85,6 +88,7 @@ class Evaluator:
                 problems,
                 self.config.evaluation,
                 self.config.seed,
+                given=None if given is None else [self.conversation.attempt(text) for text in given],
                 progress=lambda done: bar.update(min(done * world(), len(problems) - bar.n)),
             )
 
@@ -107,6 +111,7 @@ def attempt_all(
     settings: Evaluation,
     seed: int,
     progress: Callable[[int], object] | None = None,
+    given: Sequence[list[int]] | None = None,
 ) -> pd.DataFrame:
     """Answers every problem once in `settings.attempts` attempts; the table of `Evaluator.evaluate`.
 
@@ -115,9 +120,13 @@ def attempt_all(
 
     Args:
         progress: called with the number of this process's problems done since the last call.
+        given: for each problem its first attempt as token ids, which is not sampled then.
     """
 
-    def answer(batch: Sequence[Problem]) -> dict[str, list[object]]:
+    def answer(start: int) -> dict[str, list[object]]:
+        batch = problems[start : start + settings.batch_size]
+        firsts = given[start : start + settings.batch_size] if given is not None else ()
+
         def noise(at: int) -> np.ndarray:
             shape = (1, settings.attempts, conversation.settings.max_new_tokens)
             return stream(seed, "evaluation", batch[at].id).random(shape)
@@ -132,15 +141,13 @@ def attempt_all(
             noise=noise if settings.temperature > 0 else None,
             temperature=settings.temperature,
             top_p=settings.top_p,
+            given={at: [ids] for at, ids in enumerate(firsts)},
             progress=progress,
         )
         return columns_of(rollout, batch)
 
-    batches = [
-        problems[start : start + settings.batch_size]
-        for start in range(0, len(problems), settings.batch_size)
-    ]
-    done = gather_object([[answer(batch) for batch in batches[rank() :: world()]]])
+    batches = range(0, len(problems), settings.batch_size)
+    done = gather_object([[answer(start) for start in batches[rank() :: world()]]])
     tables = [done[number % world()][number // world()] for number in range(len(batches))]
     return pd.DataFrame({name: [cell for table in tables for cell in table[name]] for name in tables[0]})
 

@@ -51,7 +51,7 @@ def render_page(inputs: Inputs, config: Config, versions: Sequence[tuple[str, st
         paired=[(t, compare(base, final, t)) for t in range(1, attempts + 1)],
         placed=[model.label for model in inputs.models if model.name in places],
         spans=[(t, [transitions(model.generations, t) for model in inputs.models]) for t in spans],
-        monitors=monitor_rows(attempts),
+        monitors=monitor_rows(inputs),
         figures={
             name: Markup(plots.as_svg(name, title, draw, inputs)) for name, (title, draw) in draws.items()
         },

@@ -16,12 +16,13 @@ MONITORS = (
     ("Edit distance from attempt {before} to {t}, share of both lengths", "edit_distance_ratio", number, 2),
     ("No answer found at attempt {t}, %", "unparsable", percent, 1),
     ("Truncated at the length limit at attempt {t}, %", "truncated", percent, 1),
+    ("Tests passed at attempt {t}, %", "tests_passed", percent, 1),  # of programs
     ("Mean length of attempt {t}, tokens", "length", "{:.1f}".format, 1),
     ("Mean training reward of attempt {t}", "reward", number, 1),
 )
 
 
-def result_rows(attempts: int) -> list[tuple[str, str, str, Show]]:
+def result_rows(attempts: int, repaired: bool = False) -> list[tuple[str, str, str, Show]]:
     """The main table: (name, what it is, key in the metrics, how a value is shown)."""
     rows: list[tuple[str, str, str, Show]] = [
         (f"Accuracy, attempt {t}", "share of problems right", f"accuracy_t{t}", percent)
@@ -33,16 +34,20 @@ def result_rows(attempts: int) -> list[tuple[str, str, str, Show]]:
         for key, became in (("delta_i_to_c", "corrected"), ("delta_c_to_i", "spoiled")):
             name = f"{TRANSITIONS[key].capitalize()}{later}"
             rows.append((name, f"share of all problems {became}", f"{key}{suffix}", percent))
+    if repaired:
+        what = "share of given wrong programs right after one correction"
+        rows.append(("Repaired programs (MBPP-R)", what, "repair_accuracy", percent))
     return rows
 
 
-def monitor_rows(attempts: int) -> list[tuple[str, str, Show]]:
-    """The monitors of collapse: (name, key in the metrics, how a value is shown)."""
-    return [
+def monitor_rows(inputs: Inputs) -> list[tuple[str, str, Show]]:
+    """The monitors that all models have: (name, key in the metrics, how a value is shown)."""
+    rows = [
         (name.format(t=t, before=t - 1), f"{key}_t{t}", show)
         for name, key, show, first in MONITORS
-        for t in range(first, attempts + 1)
+        for t in range(first, inputs.attempts + 1)
     ]
+    return [row for row in rows if all(row[1] in model.metrics for model in inputs.models)]
 
 
 def training_rows(inputs: Inputs, config: Config) -> list[tuple[str, list[str]]]:

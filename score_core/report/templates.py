@@ -34,7 +34,9 @@ def render(template: str, inputs: Inputs, config: Config, **own: Any) -> str:
         model_name=wording.model_name(config),
         data_name=wording.data_name(config),
         score=wording.is_score(inputs, config),
-        results=result_rows(inputs.attempts),
+        results=result_rows(
+            inputs.attempts, repaired=all("repair_accuracy" in model.metrics for model in inputs.models)
+        ),
         transitions=TRANSITIONS,
         **own,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from score_core.config.code_data import CodeData
 from score_core.config.data import AdditionData, HubData, LocalData
 from score_core.config.model import AdditionModel, HubModel, LocalModel, TinyModel
 from score_core.config.schema import Config
@@ -59,6 +60,9 @@ def data_name(config: Config) -> str:
     match config.used_data:
         case AdditionData() as data:
             return f"addition of two {data.digits}-digit numbers"
+        case CodeData() as data:
+            instead = ", fixtures in place of both" if config.smoke else ""
+            return f"{data.test.path} (trained on {data.train.path}){instead}"
         case HubData() as data:
             return f"{data.path}{f' / {data.name}' if data.name else ''} ({data.revision})"
         case LocalData() as data:

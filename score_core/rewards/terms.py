@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+from score_core.answers.code_tests import share_passed
 from score_core.config.reward import Reward, Term, named
 from score_core.rewards.group import Group
 
@@ -41,8 +42,14 @@ def strict_format_and_match(group: Group) -> list[float]:
     ]
 
 
+def code_share(group: Group) -> list[float]:
+    """The share of its problem's tests that a program passes, 1 for a right one; needs `code_tests`."""
+    return [share_passed(group.problem.references, program) for program in group.extracted]
+
+
 TERMS: dict[str, RewardTerm | Callable[[Term], RewardTerm]] = {
     "match": match,
+    "code_share": code_share,
     "format_and_match": format_and_match,
     "strict_format_and_match": strict_format_and_match,
 }

@@ -106,6 +106,10 @@ class Conversation:
         """Ids of `x1`, with the assistant's turn opened; never cut (see `check_prompts`)."""
         return self._ids(self._render([*self._opening, self._user(problem.problem)]))
 
+    def attempt(self, text: str) -> list[int]:
+        """Ids of an attempt that is given, as if the model had sampled it to its end."""
+        return [*self._ids(text), self.instruction[0]]
+
     def check_prompts(self, problems: Sequence[Problem]) -> None:
         """Refuses problems that are too long; cheap (under 1 ms each) beside loading weights, so done before.
 

@@ -4,6 +4,9 @@
     python -m tasks.commands.profiles --composing     only the latter; `dvc exp run` asks this itself
     python -m tasks.commands.profiles --known NAME    only the former, for `make smoke`
 
+With --known the exit code is 77, and a line says why, where the profile is there and this machine cannot run
+it: it has no sandbox for the programs that a model writes.
+
 An edit is safe where its `params.yaml` can be had again: it is committed, it is what conf/ composes for the
 profile that it names or what was composed last, or a DVC experiment holds it. The answer is the exit code,
 and a line with the remedy when it is 2.
@@ -20,6 +23,7 @@ from tasks.runner.exits import exit_code, parser_of
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
+SKIPPED = 77  # what test harnesses take for "skipped"
 COMPOSED = Path(".runs/composed_params.yaml")  # as it was composed last, for whichever profile and values
 
 
@@ -36,6 +40,20 @@ def check_known(name: str, conf: Path = CONF) -> None:
     """
     if name not in profiles(conf):
         raise unknown_name(f"{conf}/profile", name, profiles(conf))
+
+
+def missing_here(name: str, conf: Path = CONF) -> str | None:
+    """What this machine lacks to run a profile, as one line; None if nothing."""
+    reward = parse_yaml(compose([f"profile={name}"], conf))["reward"]
+    if (reward["matcher"], reward["sandbox"]) != ("code_tests", "required"):
+        return None
+    from score_core.answers.sandbox.pool import mechanism
+
+    try:
+        mechanism()
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def compose(overrides: list[str], conf: Path = CONF) -> str:
@@ -137,7 +155,11 @@ def main(arguments: list[str] | None = None) -> int:
             with suppress(Exception):  # DVC composes next, and says itself what is wrong
                 note_composed(compose(given.composing))
 
-    return exit_code("profiles", work)
+    code = exit_code("profiles", work)
+    if code == 0 and given.known and given.name is not None and (missing := missing_here(given.name)):
+        print(f"skipped: {given.name}: {missing}")
+        return SKIPPED
+    return code
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from score_core.answers.matchers import MATCHERS, ExactMatcher
 from score_core.answers.verifier import Verdict, Verifier
 from score_core.errors import UserError
 from tests.configs import reward
+from tests.sandbox import needs_sandbox
+
+HERE = [pytest.param(name, marks=needs_sandbox if name == "code_tests" else ()) for name in MATCHERS]
 
 
 def verifier(extractor="gsm8k_hash", matcher="integer"):
@@ -24,7 +27,7 @@ def test_a_verdict_holds_the_normalised_answer():
 
 
 @pytest.mark.parametrize("extractor", EXTRACTORS)
-@pytest.mark.parametrize("matcher", MATCHERS)
+@pytest.mark.parametrize("matcher", HERE)
 @pytest.mark.parametrize(
     "text", ["", " \n", "<answer></answer>", r"\boxed{}", "Final Answer: The final answer is"]
 )
@@ -98,13 +101,13 @@ def test_prepared_gold_answers_judge_the_raw_ones_right():
     [
         (
             {"extractor": "gsm8k_hsh"},
-            "reward.extractor: there is no 'gsm8k_hsh'; did you mean gsm8k_hash? Known: gsm8k_hash, ",
+            "reward.extractor: there is no 'gsm8k_hsh'; did you mean gsm8k_hash? Known: code_block, ",
         ),
         (
             {"matcher": "intger"},
-            "reward.matcher: there is no 'intger'; did you mean integer? Known: exact, integer, math.",
+            "reward.matcher: there is no 'intger'; did you mean integer? Known: code_tests, exact, ",
         ),
-        ({"matcher": "zzz"}, "reward.matcher: there is no 'zzz'; known: exact, integer, math."),
+        ({"matcher": "zzz"}, "reward.matcher: there is no 'zzz'; known: code_tests, exact, integer, math."),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest(names, message):

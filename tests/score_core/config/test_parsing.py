@@ -28,7 +28,10 @@ LEFT_OUT = "missing; copy it from conf/base.yaml or from a profile in conf/profi
         ({"trainin": {"steps": 1}}, "trainin: unknown key; did you mean training?"),
         ({"stages": {}}, "stages: unknown key"),
         ({"data": {"source": "local", "revision": "main"}}, "data.revision: unknown key"),
-        ({"data": {"source": "attic"}}, "data.source: expected one of 'addition', 'hub', 'local', found"),
+        (
+            {"data": {"source": "attic"}},
+            "data.source: expected one of 'addition', 'code', 'hub', 'local', found",
+        ),
         ({"reward": {"terms": [{"nam": "match", "weight": 1}]}}, "reward.terms.0.nam: unknown key; did you"),
         ({"stage1": {"steps": "many"}}, "found 'many'"),
         ({"stage1": {"steps": 1.5}}, "stage1.steps: "),

@@ -45,6 +45,24 @@ def cells(page, table, heading):
     return [numbers(cell) for cell in row[1:]]
 
 
+def test_repaired_programs_are_a_row_where_they_were_measured(page, tmp_path):
+    heading = "Repaired programs (MBPP-R)"
+    assert not [row for row in page.tables["monitor-table"] if row and row[0].startswith("Tests passed")]
+    assert heading not in [row[0] for row in page.tables["results"] if row]
+    write_run(tmp_path)
+    for number, name in enumerate(MODELS):
+        path = tmp_path / "metrics" / f"{name}.json"
+        metrics = json.loads(path.read_text()) | {"repair_n": 90, "repair_accuracy": 0.25 + number / 10}
+        metrics["ci95"]["repair_accuracy"] = [0.125, 0.875]
+        metrics |= {"tests_passed_t1": 0.5, "tests_passed_t2": 0.5 + number / 10}
+        path.write_text(json.dumps(metrics))
+    shown = cells(Page(render(tmp_path)), "results", heading)
+    assert [cell[0] for cell in shown] == [25.0, 35.0, 45.0]
+    assert all(cell[1:3] == [12.5, 87.5] for cell in shown)
+    passed = cells(Page(render(tmp_path)), "monitor-table", "Tests passed at attempt 2")
+    assert passed == [[50.0], [60.0], [70.0]]
+
+
 @pytest.mark.parametrize(
     ("heading", "key"),
     [

@@ -102,7 +102,7 @@ def test_unknown_names_are_refused_with_the_nearest():
         rewards(match=1.0, format_and_mach=1.0)
     assert str(caught.value) == (
         "reward.terms.1.name: there is no 'format_and_mach'; did you mean format_and_match? "
-        "Known: format_and_match, match, strict_format_and_match."
+        "Known: code_share, format_and_match, match, strict_format_and_match."
     )
 
 

@@ -117,6 +117,16 @@ def test_a_smoke_run_is_refused_where_dvc_cannot_make_one(checkout, monkeypatch,
     assert "path has letters beyond ASCII; move it" in capsys.readouterr().err
 
 
+def test_a_smoke_run_is_skipped_where_programs_have_no_sandbox(checkout, monkeypatch, capsys):
+    def refuse():
+        raise UserError("no sandbox here.")
+
+    monkeypatch.setattr("score_core.answers.sandbox.pool.mechanism", refuse)
+    assert [main(["--known", name]) for name in ("paper_code", "gsm8k", "papercode")] == [77, 0, 2]
+    assert capsys.readouterr().out == "skipped: paper_code: no sandbox here.\n"
+    assert main(["paper_code"]) == 0  # it may be selected; the stages say themselves what is missing
+
+
 def test_it_works_where_there_is_no_git(checkout):
     shutil.rmtree(".git")
     check_nothing_lost()
