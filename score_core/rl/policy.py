@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
@@ -83,6 +83,13 @@ class Reference:
             policy: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
             with policy.disable_adapter():
                 yield policy
+
+    def project(self, hidden_PH: Tensor) -> Tensor:
+        """Its output layer: logits (P, V) of hidden states, without gradient."""
+        with torch.no_grad(), self.scoring() as model:
+            # As a call of the model, for which wrappers put together weights that are split.
+            logits: Tensor = model(project=hidden_PH)
+        return logits
 
     @contextmanager
     def sampling(self) -> Iterator[PreTrainedModel]:

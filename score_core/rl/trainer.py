@@ -32,7 +32,14 @@ from score_core.models.folders import save_model
 from score_core.rl.algorithm import Judged
 from score_core.rl.batches import MicroBatch, PromptSchedule, learning_rate_share, split
 from score_core.rl.figures import StepFigures
-from score_core.rl.logprobs import TokenScores, add_token_scoring, attempt_logp, score, score_upto
+from score_core.rl.logprobs import (
+    Distributions,
+    TokenScores,
+    add_token_scoring,
+    attempt_logp,
+    score,
+    score_upto,
+)
 from score_core.rl.objective import kl_term, policy_loss
 from score_core.rl.policy import Reference
 from score_core.rl.sampler import Stage, StepSampler
@@ -127,7 +134,7 @@ class PolicyTrainer(ResumableTrainer):
             model,
             batch.trajectories,
             self.settings.temperature,
-            reference_logp_PV=reference.logp_PV if reference else None,
+            reference=self._reference_distributions(reference),
         )
         kl_P = None
         if reference is not None:
@@ -172,9 +179,15 @@ class PolicyTrainer(ResumableTrainer):
         if not any(self._kl_in_loss):
             return None
         last = max(attempt for attempt, there in enumerate(self._kl_in_loss, start=1) if there)
-        whole = self.settings.kl_estimator == "exact"
+        exact = self.settings.kl_estimator == "exact"
         with self.reference.scoring() as model:
-            return score_upto(model, batch.trajectories, self.settings.temperature, last, whole)
+            return score_upto(model, batch.trajectories, self.settings.temperature, last, keep_hidden=exact)
+
+    def _reference_distributions(self, scores: TokenScores | None) -> Distributions | None:
+        """For the exact KL; None where it is not asked for."""
+        if scores is None or scores.hidden_PH is None:
+            return None
+        return Distributions(scores.hidden_PH, self.reference.project)
 
     @property
     def _kl_in_loss(self) -> list[bool]:

@@ -318,7 +318,7 @@ def test_the_reference_is_only_asked_for_what_counts(small_run: Path, tmp_path: 
     for beta1 in (0.0, 1e-30):
         config = small_config(stage1={"beta1": beta1, "beta2": 0.5})
         trainer = make_trainer(small_run, tmp_path, config, "stage1", disturbed=0.01)
-        trainer.reference.model.register_forward_pre_hook(
+        trainer.reference.model.model.register_forward_pre_hook(
             lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True
         )
         losses.append([trainer.compute_loss(trainer.model, b).item() for b in first_step(trainer)])
