@@ -84,7 +84,7 @@ class StepSampler:
         with policy() as model:
             stage.engine.load(model)
             rollout = self._roll_out(positions, problems, stage.algorithm.attempts, "noise", given)
-        given_N = torch.tensor(offline, device=rollout.logp_NT.device)
+        given_N = torch.tensor(offline, device=rollout.trajectories.input_ids_NL.device)
         return rollout, given_N.repeat_interleave(settings.samples_per_prompt)
 
     def _first_attempts(

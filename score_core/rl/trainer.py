@@ -169,7 +169,7 @@ class PolicyTrainer(ResumableTrainer):
             correct_NT=gather(rollout.correct_NT),
             lengths_NT=gather(rollout.trajectories.lengths_NT),
             sampled_NT=sampled_NT,
-            logp_NT=gather(rollout.logp_NT),
+            logp_NT=gather(rollout.trajectories.logp_NT),
             reference_logp_NT=reference_logp_NT,
             longest=self.stage.conversation.settings.max_new_tokens,
         )
