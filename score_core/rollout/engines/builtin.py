@@ -98,7 +98,8 @@ class _Decoder:
         self.uniform_NTM = None if noise is None else torch.as_tensor(noise, device=model.device).double()
         count, later = request.count, request.attempts - 1
         between = len(conversation.instruction) + 1  # and an answer's last token, which no step has read
-        columns = max(map(len, request.prompts)) + request.attempts * self.limit + later * between
+        longest = max(self.limit, *map(len, request.given or ()), 0)
+        columns = max(map(len, request.prompts)) + request.attempts * longest + later * between
         self.cache = BoundedCache(model.config, count, columns)
         self.mask_NC = torch.zeros(count, columns, dtype=torch.long, device=model.device)
         self.read_N = torch.zeros(count, dtype=torch.long, device=model.device)  # real tokens of a row
