@@ -60,6 +60,7 @@ def small_config(**sections: Any) -> Config:
     }
     for name, section in sections.items():
         both = isinstance(section, dict) and isinstance(own.get(name), dict)
+        both = both and section.get("source", "addition") == own[name].get("source", "addition")
         own[name] = {**own[name], **section} if both else section
     return config(**own)
 

@@ -28,7 +28,6 @@ class Launch(Section):
     main_address: str  # of the machine with rank 0, as all the others reach it
     main_port: Annotated[int, Field(ge=0, le=65535)]  # 0: any free one, on one machine only
     through: str | None  # a command that runs what follows it on every machine, e.g. srun's
-    mixed_precision: Literal["bf16"] | None  # null: compute in the dtype of the weights
     offload: bool  # zero2: optimiser in CPU memory; zero3 and fsdp2: weights too
     gradient_checkpointing: bool  # recompute activations: a third more time for less memory
 

@@ -52,5 +52,5 @@ def training_arguments(
         remove_unused_columns=False,
         report_to=[] if runtime.tracker == "none" else [runtime.tracker],
         log_level="warning",
-        **trainer_settings(runtime.launch),
+        **trainer_settings(config, runtime.launch),
     )

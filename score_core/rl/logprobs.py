@@ -19,7 +19,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from score_core.distributed import most_calls
-from score_core.errors import UserError
 from score_core.rollout.trajectories import Trajectories
 
 CHUNK = 2**26  # logits held at a time, 0.3 GB: 441 positions of Qwen's vocabulary, any small model's all
@@ -63,16 +62,9 @@ def add_token_scoring(model: nn.Module) -> None:
     precision) do their work when the forward they wrapped is called. Calls without either are left as
     they were. Adding twice does nothing.
 
-    Raises:
-        UserError: the model changes its logits after the output layer, which this path would miss.
+    What a model does to its logits behind the output layer (caps, scales) is not done here; `gap.py` notices.
     """
     network: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(network.config, name, None) is not None:
-            raise UserError(
-                f"{network.config.model_type}: models that cap or scale their logits ({name}) are not "
-                "supported; use another family."
-            )
     if "_plain_forward" in vars(network):
         return
     network._plain_forward = network.forward

@@ -39,6 +39,8 @@ class Stage:
         problems: what is trained on.
         validation: what is answered greedily now and then.
         engine: samples.
+        engine_name: as runtime.yaml has it.
+        tolerated_gap: nats a token that the engine's and the trainer's log-probabilities may differ by.
         sampling_batch_size: trajectories sampled side by side; changes no result.
     """
 
@@ -50,6 +52,8 @@ class Stage:
     problems: Sequence[Problem]
     validation: Sequence[Problem]
     engine: Engine
+    engine_name: str
+    tolerated_gap: float
     sampling_batch_size: int
 
     @property

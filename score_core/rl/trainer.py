@@ -32,6 +32,7 @@ from score_core.models.folders import save_model
 from score_core.rl.algorithm import Judged
 from score_core.rl.batches import MicroBatch, PromptSchedule, learning_rate_share, split
 from score_core.rl.figures import StepFigures
+from score_core.rl.gap import GapMonitor
 from score_core.rl.logprobs import (
     Distributions,
     TokenScores,
@@ -41,7 +42,7 @@ from score_core.rl.logprobs import (
     score_upto,
 )
 from score_core.rl.objective import kl_term, policy_loss
-from score_core.rl.policy import Reference
+from score_core.rl.policy import Reference, switch_off_dropout
 from score_core.rl.sampler import Stage, StepSampler
 from score_core.rollout.roll_out import Rollout
 
@@ -74,6 +75,7 @@ class PolicyTrainer(ResumableTrainer):
         positions = self.settings.steps * self.settings.prompts_per_step
         self.schedule = PromptSchedule(stage.problems, positions, stage.seed, stage.name)
         self.sampler = StepSampler(stage, self.schedule)
+        switch_off_dropout(model)
         for network in (model, reference):
             if network is not None:
                 add_token_scoring(network)
@@ -114,9 +116,16 @@ class PolicyTrainer(ResumableTrainer):
         judged = self._judged(rollout, given_N, positions.to(device))
         credit = self.algorithm.credit(judged)
         self.figures = StepFigures.of(rollout, judged, credit, self.accelerator)
+        self.gap = GapMonitor(
+            self.stage.tolerated_gap,
+            self.settings.importance_cap,
+            self.stage.engine_name,
+            self.accelerator,
+        )
         count = len(rollout.trajectories)
         mine = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
         parts = split(rollout.trajectories, credit.advantage_NT[mine], credit.weight_NT[mine], len(batches))
+        self.unscored = len(parts)
         return [{"batch": part} for part in parts], None
 
     def compute_loss(
@@ -140,14 +149,19 @@ class PolicyTrainer(ResumableTrainer):
         if reference is not None:
             kl_P = kl_term(self.settings.kl_estimator, scores.logp_P, reference.logp_P, scores.kl_P)
         beta_T = scores.logp_P.new_tensor(self.algorithm.kl_weight)
+        weight_P = batch.weight_NT[row_P, column_P]
+        importance_P = self.gap.add(scores.logp_P, batch.trajectories.logp_P, weight_P > 0)
         loss = policy_loss(
             scores.logp_P,
             kl_P,
             advantage_P=batch.advantage_NT[row_P, column_P],
             beta_P=beta_T[column_P],
-            weight_P=batch.weight_NT[row_P, column_P],
+            weight_P=weight_P * importance_P,
         )
         self.figures.add_scores(scores, reference, column_P)
+        self.unscored -= 1
+        if not self.unscored:  # before the step's last backward, so before its update
+            self.figures.values |= self.gap.check(self.state.global_step)
         # Processes' gradients are averaged, and the weights are normalised over all of them.
         return loss * self.accelerator.num_processes
 

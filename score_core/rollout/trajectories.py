@@ -57,6 +57,11 @@ class Trajectories:
         return self._attempt_sums(torch.ones_like(self.attempt_NL))
 
     @property
+    def logp_P(self) -> Tensor:
+        """Log-probability of each of the P sampled tokens, in the order of `sampled`."""
+        return self.logp_NL[self.attempt_NL > 0]
+
+    @property
     def logp_NT(self) -> Tensor:
         """Log-probability of each attempt, in nats."""
         return self._attempt_sums(self.logp_NL)

@@ -79,6 +79,8 @@ def make_trainer(
         problems=read_problems(run / "data", "train"),
         validation=read_problems(run / "data", "validation")[:8],
         engine=BuiltinEngine(),
+        engine_name="builtin",
+        tolerated_gap=1e-4,
         sampling_batch_size=sampling_batch_size,
     )
     return PolicyTrainer(
