@@ -22,7 +22,7 @@ from score_core.problems import read_problems
 from score_core.rl import logprobs
 from score_core.rl.trainer import PolicyTrainer
 from tasks.runner.exits import leave
-from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
+from tests.small_run import RUNTIME, evaluate, folders, in_micro_batches, small_config, train_stage
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
 # A few steps in bf16: of a model whose output layer has weights of its own, and of an adapter.
@@ -42,7 +42,7 @@ def train(run: Path, work: Path, launch: Launch, kinds: Sequence[str]) -> None:
     """Trains each kind, in several micro-batches and chunks, and evaluates."""
     logging.basicConfig(level="INFO")
     logprobs.CHUNK = 2**9  # about 30 tokens: micro-batches differ in the chunks that they need
-    runtime = RUNTIME.model_copy(update={"micro_batch_size": 8, "launch": launch})
+    runtime = in_micro_batches(8).model_copy(update={"launch": launch})
     for kind in kinds:
         target, config = folders(run, work, kind), small_config(stage2=STAGE, lora=KINDS.get(kind))
         if kind in ROUNDED:

@@ -78,8 +78,10 @@ class Runtime(Section):
     """All of `runtime.yaml`."""
 
     threads: Processes  # CPU threads a process; results are bit-identical for the same number
-    micro_batch_size: Count  # trajectories in one forward and backward of training
-    sampling_batch_size: Count  # trajectories sampled side by side
+    # Tokens in one forward and backward of training, padding included, and trajectories sampled side by
+    # side; auto: what fits the GPU (score_core/models/memory.py), and fixed sizes on a CPU.
+    micro_batch_tokens: Count | Literal["auto"]
+    sampling_batch_size: Count | Literal["auto"]
     engine: str  # what samples: a key of score_core.rollout.engines.ENGINES
     checkpoints: Checkpointing
     tracker: Literal["none", "tensorboard", "wandb"]  # local files are always written

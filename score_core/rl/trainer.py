@@ -54,7 +54,7 @@ class PolicyTrainer(ResumableTrainer):
 
     Args:
         model: the policy; with PEFT adapters or without.
-        args: its batch size counts *problems* a micro-batch.
+        args: its data loader counts micro-batches; what is in them is sampled.
         stage: everything else.
         reference: pi_ref as a frozen model; None takes the policy with its adapter switched off.
     """
@@ -84,9 +84,9 @@ class PolicyTrainer(ResumableTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=self.schedule,
+            train_dataset=range(self.settings.steps * args.gradient_accumulation_steps * args.world_size),
             eval_dataset=list(stage.validation),  # only looked at by `evaluate` below
-            data_collator=lambda positions: {"positions": torch.tensor(positions)},
+            data_collator=lambda micro_batches: {"micro_batches": torch.tensor(micro_batches)},
             **kwargs,
         )
         config.use_cache = use_cache  # the Trainer has switched it off, and it would be published so
@@ -110,10 +110,14 @@ class PolicyTrainer(ResumableTrainer):
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, MicroBatch]], None]:
         """A step's problems, sampled, judged, credited and split into micro-batches."""
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        positions = torch.cat([batch["positions"] for batch in batches])
-        rollout, given_N = self.sampler.draw(positions.tolist(), self._open_policy, self.reference.sampling)
-        judged = self._judged(rollout, given_N, positions.to(device))
+        for _ in range(num_batches):
+            next(epoch_iterator)
+        share = self.settings.prompts_per_step // self.accelerator.num_processes
+        first = self.state.global_step * self.settings.prompts_per_step
+        positions = range(first, first + self.settings.prompts_per_step)
+        mine = positions[self.accelerator.process_index * share :][:share]
+        rollout, given_N = self.sampler.draw(mine, self._open_policy, self.reference.sampling)
+        judged = self._judged(rollout, given_N, torch.tensor(mine, device=device))
         credit = self.algorithm.credit(judged)
         self.figures = StepFigures.of(rollout, judged, credit, self.accelerator)
         self.gap = GapMonitor(
@@ -123,8 +127,8 @@ class PolicyTrainer(ResumableTrainer):
             self.accelerator,
         )
         count = len(rollout.trajectories)
-        mine = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
-        parts = split(rollout.trajectories, credit.advantage_NT[mine], credit.weight_NT[mine], len(batches))
+        rows = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
+        parts = split(rollout.trajectories, credit.advantage_NT[rows], credit.weight_NT[rows], num_batches)
         self.unscored = len(parts)
         return [{"batch": part} for part in parts], None
 
@@ -173,7 +177,7 @@ class PolicyTrainer(ResumableTrainer):
         sampled_NT[:, 0] = ~gather(given_N)
         reference_logp_NT = None
         if self.settings.kl_estimator == "k1_in_reward" and any(self.algorithm.kl_weight):
-            size = max(1, self.args.per_device_train_batch_size * self.settings.samples_per_prompt)
+            size = -(-len(rollout.trajectories) // self.args.gradient_accumulation_steps)
             with self.reference.scoring() as model:
                 logp_NT = attempt_logp(model, rollout.trajectories, self.settings.temperature, size)
             reference_logp_NT = gather(logp_NT)

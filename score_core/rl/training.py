@@ -30,7 +30,7 @@ from score_core.models.folders import base_of, changed_share
 from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
 from score_core.rl.algorithm import Algorithm
-from score_core.rl.arguments import training_arguments
+from score_core.rl.arguments import batch_sizes, micro_batches, training_arguments
 from score_core.rl.gap import TOLERATED
 from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
@@ -134,12 +134,16 @@ def train_phase(
     settings, grader, engine = algorithm.settings, Grader(config.reward), make_engine(runtime.engine)
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
+    base, longest = base_of(folders.reference), conversation.longest(algorithm.attempts)
+    sizes = batch_sizes(config, runtime, base, longest)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # of the launcher, which no Trainer has read yet
+    count = micro_batches(settings, sizes.tokens, longest, processes)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
-    arguments = training_arguments(config, runtime, settings, folders.work, name)
+    arguments = training_arguments(config, runtime, settings, folders.work, name, count)
     problems = read_problems(folders.data, "train")
     validation = read_problems(folders.data, "validation")[: settings.validation_problems]
     conversation.check_prompts([*problems, *validation])
-    model = load_policy(config, folders.start, base_of(folders.reference), arguments.device)
+    model = load_policy(config, folders.start, base, arguments.device)
     stage = Stage(
         name=name,
         seed=config.seed,
@@ -151,7 +155,7 @@ def train_phase(
         engine=engine,
         engine_name=runtime.engine,
         tolerated_gap=settings.max_gap or TOLERATED[config.dtype],
-        sampling_batch_size=runtime.sampling_batch_size,
+        sampling_batch_size=sizes.rows,
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     recorder, progress = Recorder(folders.work / "log.jsonl"), Progress(name)
