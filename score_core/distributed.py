@@ -18,19 +18,31 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from score_core.config.runtime import Launch
+from score_core.config.schema import Config
 from score_core.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-def trainer_settings(launch: Launch) -> dict[str, Any]:
+def mixed_precision(config: Config, strategy: str) -> bool:
+    """Whether training computes in bf16 with weights in float32.
+
+    A bf16 weight has 8 bits: a step of 1e-5 of its size is rounded away. So whole models that compute in
+    bf16 are trained in float32. Adapters are float32 in any case, and what is under them is frozen; there
+    only the strategies that split weights want to be told.
+    """
+    split = strategy in ("zero2", "zero3", "fsdp2")
+    return config.dtype == "bfloat16" and (config.lora is None or split)
+
+
+def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
     """What `TrainingArguments` must be told so that the launched strategy takes effect.
 
     On CPUs `use_cpu` is what makes processes one group under ddp, and what would silently turn every
     other strategy into ddp; those need the name of the backend instead.
     """
     settings: dict[str, Any] = {
-        "bf16": launch.mixed_precision == "bf16",
+        "bf16": mixed_precision(config, launch.strategy),
         "activation_checkpointing": launch.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "ddp_find_unused_parameters": False,
@@ -128,15 +140,17 @@ def prepare_frozen(model: nn.Module, accelerator: Accelerator) -> Any:
 def gather_weights(model: Any, accelerator: Accelerator) -> Iterator[PreTrainedModel]:
     """`model` without its wrapper and with all its weights on every process, for sampling.
 
-    Weights are gathered once, on entry, so processes may make different numbers of calls inside.
-    All processes must enter.
+    Weights are gathered once, on entry, so processes may make different numbers of calls inside; and
+    where they are float32 and computed with in bf16, cast once. All processes must enter.
     """
     from torch.distributed.fsdp import FSDPModule
     from trl.models.utils import unwrap_model_for_generation
 
     if not accelerator.is_fsdp2:
         if not is_deepspeed_zero3_enabled():
-            yield accelerator.unwrap_model(model)
+            # autocast keeps casted weights until the outermost one is left: the model's own, or this.
+            with accelerator.autocast():
+                yield accelerator.unwrap_model(model)
             return
         with unwrap_model_for_generation(model, accelerator) as whole:
             # TRL leaves one hook, in which processes may compare notes: they would wait for one that

@@ -80,7 +80,7 @@ def content(**sections: Any) -> dict[str, Any]:
         source = sections.get(name, {}).get("source", choices[0]["source"])
         whole[name] = deepcopy(next((c for c in choices if c["source"] == source), {}))
     if sections.get("lora"):
-        whole["lora"] = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
+        whole["lora"] = {"rank": 4, "alpha": 8, "targets": "all-linear"}
     whole = _over(whole, sections)
     for name in ("data", "model"):
         if whole[name].get("source") == "local" and name not in sections.get("watched", {}):

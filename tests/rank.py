@@ -22,10 +22,12 @@ from score_core.problems import read_problems
 from score_core.rl import logprobs
 from score_core.rl.trainer import PolicyTrainer
 from tasks.runner.exits import leave
-from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
+from tests.small_run import RUNTIME, evaluate, folders, in_micro_batches, small_config, train_stage
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
-ROUNDED = "bf16"  # a few steps in mixed precision, of a model whose output layer has weights of its own
+# A few steps in bf16: of a model whose output layer has weights of its own, and of an adapter.
+ROUNDED: dict[str, dict[str, Any] | None] = {"bf16": None, "lora-bf16": KINDS["lora"]}
+HALF = {"source": "local", "path": "unused", "dtype": "bfloat16"}
 STAGE = {
     "steps": 5,
     "learning_rate": 1e-3,
@@ -40,15 +42,13 @@ def train(run: Path, work: Path, launch: Launch, kinds: Sequence[str]) -> None:
     """Trains each kind, in several micro-batches and chunks, and evaluates."""
     logging.basicConfig(level="INFO")
     logprobs.CHUNK = 2**9  # about 30 tokens: micro-batches differ in the chunks that they need
-    runtime = RUNTIME.model_copy(update={"micro_batch_size": 8, "launch": launch})
+    runtime = in_micro_batches(8).model_copy(update={"launch": launch})
     for kind in kinds:
-        target, settings, runs = folders(run, work, kind), STAGE, runtime
-        if kind == ROUNDED:
+        target, config = folders(run, work, kind), small_config(stage2=STAGE, lora=KINDS.get(kind))
+        if kind in ROUNDED:
             target = replace(target, start=run / "untied", reference=run / "untied")
-            settings = STAGE | {"steps": 2}
-            precise = launch.model_copy(update={"mixed_precision": "bf16"})
-            runs = runtime.model_copy(update={"launch": precise})
-        train_stage("stage2", small_config(stage2=settings, lora=KINDS.get(kind)), runs, target)
+            config = small_config(stage2=STAGE | {"steps": 2}, lora=ROUNDED[kind], model=HALF)
+        train_stage("stage2", config, runtime, target)
     if launch.strategy in ("single", "ddp"):
         config = small_config(evaluation={"batch_size": 16})
         table = evaluate(work / "full", read_problems(run / "data", "test"), config, runtime)

@@ -24,4 +24,5 @@ def sample(
     engine.load(model)
     sampled = engine.sample(conversation, Request(prompts, attempts, **options))
     pad_id = conversation.end_ids[0]
-    return assemble(sampled.segments, sampled.truncated, pad_id, model.device), sampled.logp_NT
+    found = assemble(sampled.segments, sampled.truncated, pad_id, model.device, sampled.logp)
+    return found, found.logp_NT

@@ -23,7 +23,13 @@ from score_core.rollout.conversation import load_conversation
 from tests.configs import ROOT, config, runtime
 
 RUNTIME = runtime(threads=1)
+LONGEST = 33  # tokens of a dialogue of two attempts in `small_config`
 CODE = [Path(__file__)]  # any: no test here changes the code it trains with
+
+
+def in_micro_batches(rows: int, runtime: Runtime = RUNTIME) -> Runtime:
+    """`runtime` with micro-batches that are sure to hold so many dialogues of two attempts."""
+    return runtime.model_copy(update={"micro_batch_tokens": rows * LONGEST})
 
 
 def small_config(**sections: Any) -> Config:
@@ -60,6 +66,7 @@ def small_config(**sections: Any) -> Config:
     }
     for name, section in sections.items():
         both = isinstance(section, dict) and isinstance(own.get(name), dict)
+        both = both and section.get("source", "addition") == own[name].get("source", "addition")
         own[name] = {**own[name], **section} if both else section
     return config(**own)
 

@@ -241,12 +241,12 @@ prompts = [conversation.prompt(problem) for problem in read_problems(Path("data/
 
 def answers(engine, prompts, attempts, temperature=1.0, **options):
     sampled = engine.sample(conversation, Request(prompts, attempts, temperature=temperature, **options))
-    rows = assemble(sampled.segments, sampled.truncated, conversation.end_ids[0])
+    rows = assemble(sampled.segments, sampled.truncated, conversation.end_ids[0], logp=sampled.logp)
     assert plain.model.training
     plain.model.eval()
     scored_NT = attempt_logp(plain.model, rows, temperature, 64)
     plain.model.train()
-    return [sampled.segments, sampled.truncated, sampled.logp_NT.tolist(), scored_NT.tolist()]
+    return [sampled.segments, sampled.truncated, rows.logp_NT.tolist(), scored_NT.tolist()]
 
 found["name"] = type(plain).__name__
 found["greedy"] = [answers(engine, prompts[:24], 3) for engine in (plain, builtin)]

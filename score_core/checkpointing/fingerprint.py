@@ -49,7 +49,7 @@ def fingerprint(
         # Another number adds up in another order, and sharded states fit one number only.
         "threads": runtime.threads,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "launch": runtime.launch.model_dump(include={"strategy", "mixed_precision"}),
+        "launch": runtime.launch.strategy,
         "engine": runtime.engine,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

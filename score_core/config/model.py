@@ -84,5 +84,4 @@ class Lora(Section):
 
     rank: Count
     alpha: Count
-    dropout: Probability
     targets: Annotated[tuple[Name, ...], Field(min_length=1)] | Literal["all-linear"]

@@ -28,7 +28,6 @@ class Launch(Section):
     main_address: str  # of the machine with rank 0, as all the others reach it
     main_port: Annotated[int, Field(ge=0, le=65535)]  # 0: any free one, on one machine only
     through: str | None  # a command that runs what follows it on every machine, e.g. srun's
-    mixed_precision: Literal["bf16"] | None  # null: compute in the dtype of the weights
     offload: bool  # zero2: optimiser in CPU memory; zero3 and fsdp2: weights too
     gradient_checkpointing: bool  # recompute activations: a third more time for less memory
 
@@ -79,8 +78,10 @@ class Runtime(Section):
     """All of `runtime.yaml`."""
 
     threads: Processes  # CPU threads a process; results are bit-identical for the same number
-    micro_batch_size: Count  # trajectories in one forward and backward of training
-    sampling_batch_size: Count  # trajectories sampled side by side
+    # Tokens in one forward and backward of training, padding included, and trajectories sampled side by
+    # side; auto: what fits the GPU (score_core/models/memory.py), and fixed sizes on a CPU.
+    micro_batch_tokens: Count | Literal["auto"]
+    sampling_batch_size: Count | Literal["auto"]
     engine: str  # what samples: a key of score_core.rollout.engines.ENGINES
     checkpoints: Checkpointing
     tracker: Literal["none", "tensorboard", "wandb"]  # local files are always written

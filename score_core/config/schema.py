@@ -127,7 +127,7 @@ class Config(Section):
 
     @property
     def dtype(self) -> Literal["float32", "bfloat16"]:
-        """What weights are held in; the embedded and the tiny models are float32."""
+        """What is computed in, and frozen weights are held in; float32 for embedded and tiny models."""
         return self.used_model.dtype if isinstance(self.used_model, FileModel) else "float32"
 
     @property

@@ -24,6 +24,13 @@ REFUSED = {
         "training samples from the whole distribution, since the scored distribution must be the "
         "sampled one; remove the key (temperature is the one setting)",
     ),
+    **dict.fromkeys(
+        ("dropout", "lora_dropout"),
+        "sampling has none, and the scored policy must be the sampled one; remove the key",
+    ),
+    "micro_batch_size": "micro-batches are counted in tokens; use micro_batch_tokens, where auto takes what "
+    "fits",
+    "mixed_precision": "params.yaml: model.dtype says what is computed in; remove the key",
     "trust_remote_code": "code from a hub is never run; use a model that transformers itself supports",
 }
 

@@ -41,6 +41,10 @@ class Training(Section):
     weight_decay: NonNegative
     max_grad_norm: Positive
 
+    # Where the engine's and the trainer's log-probabilities of a token differ (score_core/rl/gap.py):
+    max_gap: Positive | None  # nats a token, in a step's mean, above which training stops; null: by the dtype
+    importance_cap: Annotated[float, Field(ge=1)] | None  # of a token's importance weight; null: no weights
+
     beta1: NonNegative  # the KL's coefficient at ordinary attempts
     kl_estimator: KLEstimator
     baseline: Baseline  # of attempt 1

@@ -266,6 +266,30 @@ def check_finite(folder: Path) -> None:
                     )
 
 
+def changed_share(before: Path, after: Path) -> float:
+    """The share of the numbers in the model folder `after` that are others than in `before`.
+
+    One tensor is in memory at a time. What `before` has not, as with a new adapter, was 0.
+    """
+    from safetensors import safe_open
+
+    at: dict[str, Path] = {}
+    for file in before.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            at |= dict.fromkeys(weights.keys(), file)
+    changed = total = 0
+    for file in sorted(after.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - a method, of no dictionary
+                new, old = weights.get_tensor(name), 0.0
+                if name in at:
+                    with safe_open(at[name], framework="pt") as others:
+                        old = others.get_tensor(name).to(new.dtype)
+                changed += int((new != old).sum())
+                total += new.numel()
+    return changed / total
+
+
 def end_token_ids(
     tokenizer: "PreTrainedTokenizerBase", generation_config: "GenerationConfig | None" = None
 ) -> tuple[int, ...]:

@@ -1,37 +1,67 @@
 """A stage's settings in the words of `transformers.TrainingArguments`."""
 
-import os
 from pathlib import Path
 
+import torch
 from transformers import TrainingArguments
 
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.config.training import Training
 from score_core.distributed import trainer_settings
+from score_core.models.folders import load_configs
+from score_core.models.memory import BatchSizes, Shape, fit_batches, weight_bytes
+from score_core.rl.logprobs import CHUNK
 from score_core.seeding import derive_seed
 
 
-def micro_batches(settings: Training, runtime: Runtime, processes: int = 1) -> int:
-    """Into how many micro-batches of whole problems a process splits its share: the fewest that fit."""
-    problems = settings.prompts_per_step // processes
-    most = max(1, runtime.micro_batch_size // settings.samples_per_prompt)  # problems at a time
-    return next(
-        count for count in range(1, problems + 1) if problems % count == 0 and problems <= count * most
-    )
+def batch_sizes(config: Config, runtime: Runtime, base: Path, longest: int) -> BatchSizes:
+    """What `runtime` asks for, and where that is `auto`, what fits.
+
+    Args:
+        base: the folder of a whole model.
+        longest: tokens of a dialogue of full length.
+
+    Raises:
+        UserError: nothing fits.
+    """
+    tokens, rows = runtime.micro_batch_tokens, runtime.sampling_batch_size
+    if "auto" in (tokens, rows):
+        shape = Shape.of(base, load_configs(base)[0], config.dtype)
+        # GPUs of a run are taken to be of one kind: all processes have to come to the same sizes.
+        room = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+        weights = weight_bytes(shape, config.lora, config.quantize is not None, runtime.launch)
+        recomputed = runtime.launch.gradient_checkpointing
+        fitting = fit_batches(shape, weights, longest, room, CHUNK, recomputed)
+        tokens = fitting.tokens if tokens == "auto" else tokens
+        rows = fitting.rows if rows == "auto" else rows
+    return BatchSizes(int(tokens), int(rows))
+
+
+def micro_batches(settings: Training, tokens: int, longest: int, processes: int = 1) -> int:
+    """Into how many micro-batches a process splits its share of a step: the fewest that are sure to fit.
+
+    Args:
+        tokens: of a micro-batch at most, padding included.
+        longest: of a trajectory.
+    """
+    rows = settings.prompts_per_step * settings.samples_per_prompt // processes
+    return -(-rows // max(1, min(rows, tokens // longest)))
 
 
 def training_arguments(
-    config: Config, runtime: Runtime, settings: Training, work: Path, name: str
+    config: Config, runtime: Runtime, settings: Training, work: Path, name: str, count: int
 ) -> TrainingArguments:
-    """The Trainer's own settings, which are the stage's in other words."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # of the launcher, which no Trainer has read yet
-    count = micro_batches(settings, runtime, processes)
+    """The Trainer's own settings, which are the stage's in other words.
+
+    Args:
+        count: micro-batches that a process splits its share of a step into.
+    """
     return TrainingArguments(
         output_dir=str(work),
         run_name=f"{config.profile}-{name}",
         max_steps=settings.steps,
-        per_device_train_batch_size=settings.prompts_per_step // processes // count,
+        per_device_train_batch_size=1,  # of what only counts micro-batches: see `PolicyTrainer`
         gradient_accumulation_steps=count,
         train_sampling_strategy="sequential",
         learning_rate=settings.learning_rate,
@@ -52,5 +82,5 @@ def training_arguments(
         remove_unused_columns=False,
         report_to=[] if runtime.tracker == "none" else [runtime.tracker],
         log_level="warning",
-        **trainer_settings(runtime.launch),
+        **trainer_settings(config, runtime.launch),
     )

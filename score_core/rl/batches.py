@@ -28,31 +28,56 @@ class MicroBatch:
     weight_NT: Tensor
 
 
-class PromptSchedule(torch.utils.data.Dataset[int]):
-    """Which problem is at which position of the run: a fresh permutation for every pass over them."""
+class PromptSchedule:
+    """Which problem is at which position of the run: a fresh permutation for every pass over them.
+
+    Attributes:
+        order: for each position, the problem's index.
+    """
 
     def __init__(self, problems: Sequence[Problem], positions: int, seed: int, name: str) -> None:
         passes = range(-(-positions // len(problems)))
         order = [stream(seed, name, "order", number).permutation(len(problems)) for number in passes]
         self.order: list[int] = np.concatenate(order)[:positions].tolist()
 
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> int:
-        """The position itself: it also names the random numbers used there."""
-        return position
-
 
 def split(
     trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, count: int
 ) -> list[MicroBatch]:
-    """`count` micro-batches of equally many trajectories, like lengths together to save padding."""
-    order = torch.argsort(trajectories.attention_mask_NL.sum(-1), stable=True)
+    """`count` micro-batches of about as many tokens each, padding included; like lengths together."""
+    lengths_N = trajectories.attention_mask_NL.sum(-1)
+    order = torch.argsort(lengths_N, stable=True)
     return [
         MicroBatch(trajectories.select(rows.tolist()), advantage_NT[rows], weight_NT[rows])
-        for rows in order.chunk(count)
+        for rows in order.split(token_balanced(lengths_N[order].tolist(), count))
     ]
+
+
+def token_balanced(lengths: Sequence[int], count: int) -> list[int]:
+    """Sizes of `count` parts of a sorted list whose largest, as a padded rectangle, is as small as can be.
+
+    Args:
+        lengths: of the rows, ascending; at least `count`.
+    """
+
+    def sizes(most: int) -> list[int]:
+        # From the long end, where a part's width is that of its first row; nothing narrower comes later.
+        found, left = [], len(lengths)
+        while left:
+            found.append(min(left, max(1, most // lengths[left - 1])))
+            left -= found[-1]
+        return found[::-1]
+
+    low, high = lengths[-1], lengths[-1] * len(lengths)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(sizes(middle)) <= count else (middle + 1, high)
+    found = sizes(low)
+    # Fewer than asked for would do, and all processes need equally many: halves of the largest.
+    while len(found) < count:
+        at = max(range(len(found)), key=found.__getitem__)
+        found[at : at + 1] = [found[at] // 2, found[at] - found[at] // 2]
+    return found
 
 
 def learning_rate_share(step: int, settings: Training) -> float:

@@ -1,9 +1,12 @@
 """Log-probabilities of the sampled tokens of whole trajectories, all turns in one forward.
 
 The output layer is applied at sampled positions only, and in chunks: logits of 12,800 positions in a
-vocabulary of 152,000 take 8 GB, those of the 6,400 sampled ones 4 GB, and those of one chunk 0.3 GB.
+vocabulary of 152,000 take 8 GB, those of the 6,400 sampled ones 4 GB, and those of one chunk 0.3 GB. For
+the exact KL a chunk's logits are computed twice, the reference's from its hidden states: 6,400 of 1,536
+numbers take 20 MB in bf16, where the distributions they stand for take 4 GB.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from types import MethodType
@@ -16,7 +19,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from score_core.distributed import most_calls
-from score_core.errors import UserError
 from score_core.rollout.trajectories import Trajectories
 
 CHUNK = 2**26  # logits held at a time, 0.3 GB: 441 positions of Qwen's vocabulary, any small model's all
@@ -31,32 +33,38 @@ class TokenScores:
         entropy_P: entropy of the distribution it was sampled from, in nats; carries no gradient.
         kl_P: exact KL(pi || pi_ref) at that position over the whole vocabulary, in nats; None where no
             reference was given.
-        logp_PV: the whole distribution; None unless it was asked for.
+        hidden_PH: what the output layer makes the distribution of; None unless it was asked for.
     """
 
     logp_P: Tensor
     entropy_P: Tensor
     kl_P: Tensor | None = None
-    logp_PV: Tensor | None = None
+    hidden_PH: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """A reference's distributions at the P sampled positions, without their P x V logits.
+
+    Attributes:
+        hidden_PH: the reference's `TokenScores.hidden_PH`.
+        project: its output layer, from hidden states (n, H) to logits (n, V), without gradient.
+    """
+
+    hidden_PH: Tensor
+    project: Callable[[Tensor], Tensor]
 
 
 def add_token_scoring(model: nn.Module) -> None:
-    """Lets `model` be called with `score_mask`, which returns the scores of sampled tokens.
+    """Lets `model` be called with `score_mask`, which returns the scores of sampled tokens, or `project`.
 
     It is the model's own forward that is extended, because wrappers (DDP, DeepSpeed, FSDP, PEFT, mixed
-    precision) do their work when the forward they wrapped is called. Calls without `score_mask` are
-    left as they were. Adding twice does nothing.
+    precision) do their work when the forward they wrapped is called. Calls without either are left as
+    they were. Adding twice does nothing.
 
-    Raises:
-        UserError: the model changes its logits after the output layer, which this path would miss.
+    What a model does to its logits behind the output layer (caps, scales) is not done here; `gap.py` notices.
     """
     network: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(network.config, name, None) is not None:
-            raise UserError(
-                f"{network.config.model_type}: models that cap or scale their logits ({name}) are not "
-                "supported; use another family."
-            )
     if "_plain_forward" in vars(network):
         return
     network._plain_forward = network.forward
@@ -75,15 +83,15 @@ def score(
     trajectories: Trajectories,
     temperature: float,
     *,
-    reference_logp_PV: Tensor | None = None,
-    whole: bool = False,
+    reference: Distributions | None = None,
+    keep_hidden: bool = False,
 ) -> TokenScores:
     """Scores the sampled tokens of `trajectories` under `model`, wrapped or not.
 
     Args:
         temperature: divides the logits; must be the one that the tokens were sampled at.
-        reference_logp_PV: the reference's distributions, for the exact KL.
-        whole: also return this model's distributions.
+        reference: for the exact KL.
+        keep_hidden: also return the hidden states.
     """
     scores = model(
         input_ids=trajectories.input_ids_NL,
@@ -91,14 +99,14 @@ def score(
         position_ids=trajectories.position_ids_NL,
         score_mask=trajectories.attempt_NL > 0,
         temperature=temperature,
-        reference_logp_PV=reference_logp_PV,
-        whole=whole,
+        reference=reference,
+        keep_hidden=keep_hidden,
     )
     return TokenScores(**scores)
 
 
 def score_upto(
-    model: nn.Module, trajectories: Trajectories, temperature: float, last: int, whole: bool
+    model: nn.Module, trajectories: Trajectories, temperature: float, last: int, keep_hidden: bool
 ) -> TokenScores:
     """Scores under a reference whose KL counts up to attempt `last`; carries no gradient.
 
@@ -107,7 +115,7 @@ def score_upto(
     complete = last == trajectories.truncated_NT.shape[1]
     part = trajectories if complete else trajectories.upto(last)
     with torch.no_grad():
-        scores = score(model, part, temperature, whole=whole)
+        scores = score(model, part, temperature, keep_hidden=keep_hidden)
     if complete:
         return scores
     _, column_P = trajectories.sampled
@@ -116,8 +124,8 @@ def score_upto(
     def spread(values: Tensor) -> Tensor:
         return values.new_zeros(len(column_P), *values.shape[1:]).index_put_((counted_P,), values)
 
-    logp_PV = None if scores.logp_PV is None else spread(scores.logp_PV)
-    return TokenScores(spread(scores.logp_P), spread(scores.entropy_P), logp_PV=logp_PV)
+    hidden_PH = None if scores.hidden_PH is None else spread(scores.hidden_PH)
+    return TokenScores(spread(scores.logp_P), spread(scores.entropy_P), hidden_PH=hidden_PH)
 
 
 def attempt_logp(model: nn.Module, trajectories: Trajectories, temperature: float, batch_size: int) -> Tensor:
@@ -137,10 +145,14 @@ def _forward(
     *args: Any,
     score_mask: Tensor | None = None,
     temperature: float = 1.0,
-    reference_logp_PV: Tensor | None = None,
-    whole: bool = False,
+    reference: Distributions | None = None,
+    keep_hidden: bool = False,
+    project: Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
+    head = self.get_output_embeddings()
+    if project is not None:
+        return head(project)
     if score_mask is None:
         plain: Any = self._plain_forward
         return plain(*args, **kwargs)
@@ -148,21 +160,21 @@ def _forward(
     # The token at position l is predicted from position l - 1.
     hidden_PH = hidden_NLH[:, :-1][score_mask[:, 1:]]
     token_P = kwargs["input_ids"][:, 1:][score_mask[:, 1:]]
-    head = self.get_output_embeddings()
     size = max(1, CHUNK // self.config.get_text_config().vocab_size)
     parts = []
     # After the last token chunks are empty: calls that other processes need, and this one does not.
     chunks = most_calls(max(1, -(-len(token_P) // size)), token_P.device)
     for start in range(0, chunks * size, size):
         at = slice(start, start + size)
-        reference = None if reference_logp_PV is None else reference_logp_PV[at]
-        inputs = (head, hidden_PH[at], token_P[at], temperature, reference, whole)
+        chunk = None if reference is None else Distributions(reference.hidden_PH[at], reference.project)
+        inputs = (head, hidden_PH[at], token_P[at], temperature, chunk)
         # One chunk needs no recomputation: its logits fit.
         if torch.is_grad_enabled() and chunks > 1:
             parts.append(checkpoint(_score_chunk, *inputs, use_reentrant=False))
         else:
             parts.append(_score_chunk(*inputs))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {**scores, "hidden_PH": hidden_PH} if keep_hidden else scores
 
 
 def _score_chunk(
@@ -170,15 +182,15 @@ def _score_chunk(
     hidden_PH: Tensor,
     token_P: Tensor,
     temperature: float,
-    reference_logp_PV: Tensor | None,
-    whole: bool,
+    reference: Distributions | None,
 ) -> dict[str, Tensor]:
     logp_PV = torch.log_softmax(head(hidden_PH).float() / temperature, dim=-1)
     scores = {"logp_P": logp_PV.gather(-1, token_P[:, None]).squeeze(-1)}
     with torch.no_grad():
         scores["entropy_P"] = -(logp_PV.exp() * logp_PV).sum(-1)
-    if reference_logp_PV is not None:
+    if reference is not None:
+        with torch.no_grad():
+            logits_PV = reference.project(reference.hidden_PH).float()
+            reference_logp_PV = torch.log_softmax(logits_PV / temperature, dim=-1)
         scores["kl_P"] = (logp_PV.exp() * (logp_PV - reference_logp_PV)).sum(-1)
-    if whole:
-        scores["logp_PV"] = logp_PV
     return scores

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
@@ -34,7 +34,7 @@ def load_policy(config: Config, start: Path, base: Path, device: torch.device) -
                 f"{start}: holds an adapter, and lora: null trains all weights; set lora, or start from a "
                 "whole model (`python -m tasks.commands.merge` makes one)."
             )
-        return load_model(start, config.dtype)
+        return load_model(start, "float32")  # whatever is computed in: see `mixed_precision`
     model = _load_frozen(config, base, device)
     # ZeRO-3 cannot hold an adapter in another dtype than the weights it sits on.
     widen = not is_deepspeed_zero3_enabled()
@@ -44,7 +44,6 @@ def load_policy(config: Config, start: Path, base: Path, device: torch.device) -
     settings = LoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
@@ -57,7 +56,32 @@ def load_reference(config: Config, folder: Path, device: torch.device) -> PreTra
     # A folder with an adapter is the model of an earlier phase, not the base model.
     if config.lora is not None and not (folder / ADAPTER_CONFIG).exists():
         return None
+    if config.lora is None and config.dtype == "bfloat16":
+        return as_autocast_does(load_model(folder, "float32")).requires_grad_(False)
     return _load_frozen(config, folder, device).requires_grad_(False)
+
+
+def switch_off_dropout(model: nn.Module) -> None:
+    """Makes training mode the network that was sampled from, whatever dropout model or adapter name."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)  # attention reads its share from itself
+
+
+def as_autocast_does(model: PreTrainedModel) -> PreTrainedModel:
+    """Rounds what autocast rounds to bf16 at every use, and nothing else: the same numbers in less memory.
+
+    So the reference says to the last bit what the policy says while they are equal, whose embedding and
+    norms compute in float32. An output layer that shares the embedding's weights keeps them.
+    """
+    tied = model.get_input_embeddings().weight
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.weight is not tied:
+            module.to(torch.bfloat16)
+    return model
 
 
 class Reference:
@@ -83,6 +107,13 @@ class Reference:
             policy: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
             with policy.disable_adapter():
                 yield policy
+
+    def project(self, hidden_PH: Tensor) -> Tensor:
+        """Its output layer: logits (P, V) of hidden states, without gradient."""
+        with torch.no_grad(), self.scoring() as model:
+            # As a call of the model, for which wrappers put together weights that are split.
+            logits: Tensor = model(project=hidden_PH)
+        return logits
 
     @contextmanager
     def sampling(self) -> Iterator[PreTrainedModel]:

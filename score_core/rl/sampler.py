@@ -39,6 +39,8 @@ class Stage:
         problems: what is trained on.
         validation: what is answered greedily now and then.
         engine: samples.
+        engine_name: as runtime.yaml has it.
+        tolerated_gap: nats a token that the engine's and the trainer's log-probabilities may differ by.
         sampling_batch_size: trajectories sampled side by side; changes no result.
     """
 
@@ -50,6 +52,8 @@ class Stage:
     problems: Sequence[Problem]
     validation: Sequence[Problem]
     engine: Engine
+    engine_name: str
+    tolerated_gap: float
     sampling_batch_size: int
 
     @property
@@ -84,7 +88,7 @@ class StepSampler:
         with policy() as model:
             stage.engine.load(model)
             rollout = self._roll_out(positions, problems, stage.algorithm.attempts, "noise", given)
-        given_N = torch.tensor(offline, device=rollout.logp_NT.device)
+        given_N = torch.tensor(offline, device=rollout.trajectories.input_ids_NL.device)
         return rollout, given_N.repeat_interleave(settings.samples_per_prompt)
 
     def _first_attempts(

@@ -32,9 +32,17 @@ from score_core.models.folders import save_model
 from score_core.rl.algorithm import Judged
 from score_core.rl.batches import MicroBatch, PromptSchedule, learning_rate_share, split
 from score_core.rl.figures import StepFigures
-from score_core.rl.logprobs import TokenScores, add_token_scoring, attempt_logp, score, score_upto
+from score_core.rl.gap import GapMonitor
+from score_core.rl.logprobs import (
+    Distributions,
+    TokenScores,
+    add_token_scoring,
+    attempt_logp,
+    score,
+    score_upto,
+)
 from score_core.rl.objective import kl_term, policy_loss
-from score_core.rl.policy import Reference
+from score_core.rl.policy import Reference, switch_off_dropout
 from score_core.rl.sampler import Stage, StepSampler
 from score_core.rollout.roll_out import Rollout
 
@@ -46,7 +54,7 @@ class PolicyTrainer(ResumableTrainer):
 
     Args:
         model: the policy; with PEFT adapters or without.
-        args: its batch size counts *problems* a micro-batch.
+        args: its data loader counts micro-batches; what is in them is sampled.
         stage: everything else.
         reference: pi_ref as a frozen model; None takes the policy with its adapter switched off.
     """
@@ -67,6 +75,7 @@ class PolicyTrainer(ResumableTrainer):
         positions = self.settings.steps * self.settings.prompts_per_step
         self.schedule = PromptSchedule(stage.problems, positions, stage.seed, stage.name)
         self.sampler = StepSampler(stage, self.schedule)
+        switch_off_dropout(model)
         for network in (model, reference):
             if network is not None:
                 add_token_scoring(network)
@@ -75,9 +84,9 @@ class PolicyTrainer(ResumableTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=self.schedule,
+            train_dataset=range(self.settings.steps * args.gradient_accumulation_steps * args.world_size),
             eval_dataset=list(stage.validation),  # only looked at by `evaluate` below
-            data_collator=lambda positions: {"positions": torch.tensor(positions)},
+            data_collator=lambda micro_batches: {"micro_batches": torch.tensor(micro_batches)},
             **kwargs,
         )
         config.use_cache = use_cache  # the Trainer has switched it off, and it would be published so
@@ -101,15 +110,26 @@ class PolicyTrainer(ResumableTrainer):
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, MicroBatch]], None]:
         """A step's problems, sampled, judged, credited and split into micro-batches."""
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        positions = torch.cat([batch["positions"] for batch in batches])
-        rollout, given_N = self.sampler.draw(positions.tolist(), self._open_policy, self.reference.sampling)
-        judged = self._judged(rollout, given_N, positions.to(device))
+        for _ in range(num_batches):
+            next(epoch_iterator)
+        share = self.settings.prompts_per_step // self.accelerator.num_processes
+        first = self.state.global_step * self.settings.prompts_per_step
+        positions = range(first, first + self.settings.prompts_per_step)
+        mine = positions[self.accelerator.process_index * share :][:share]
+        rollout, given_N = self.sampler.draw(mine, self._open_policy, self.reference.sampling)
+        judged = self._judged(rollout, given_N, torch.tensor(mine, device=device))
         credit = self.algorithm.credit(judged)
         self.figures = StepFigures.of(rollout, judged, credit, self.accelerator)
+        self.gap = GapMonitor(
+            self.stage.tolerated_gap,
+            self.settings.importance_cap,
+            self.stage.engine_name,
+            self.accelerator,
+        )
         count = len(rollout.trajectories)
-        mine = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
-        parts = split(rollout.trajectories, credit.advantage_NT[mine], credit.weight_NT[mine], len(batches))
+        rows = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
+        parts = split(rollout.trajectories, credit.advantage_NT[rows], credit.weight_NT[rows], num_batches)
+        self.unscored = len(parts)
         return [{"batch": part} for part in parts], None
 
     def compute_loss(
@@ -127,20 +147,25 @@ class PolicyTrainer(ResumableTrainer):
             model,
             batch.trajectories,
             self.settings.temperature,
-            reference_logp_PV=reference.logp_PV if reference else None,
+            reference=self._reference_distributions(reference),
         )
         kl_P = None
         if reference is not None:
             kl_P = kl_term(self.settings.kl_estimator, scores.logp_P, reference.logp_P, scores.kl_P)
         beta_T = scores.logp_P.new_tensor(self.algorithm.kl_weight)
+        weight_P = batch.weight_NT[row_P, column_P]
+        importance_P = self.gap.add(scores.logp_P, batch.trajectories.logp_P, weight_P > 0)
         loss = policy_loss(
             scores.logp_P,
             kl_P,
             advantage_P=batch.advantage_NT[row_P, column_P],
             beta_P=beta_T[column_P],
-            weight_P=batch.weight_NT[row_P, column_P],
+            weight_P=weight_P * importance_P,
         )
         self.figures.add_scores(scores, reference, column_P)
+        self.unscored -= 1
+        if not self.unscored:  # before the step's last backward, so before its update
+            self.figures.values |= self.gap.check(self.state.global_step)
         # Processes' gradients are averaged, and the weights are normalised over all of them.
         return loss * self.accelerator.num_processes
 
@@ -152,7 +177,7 @@ class PolicyTrainer(ResumableTrainer):
         sampled_NT[:, 0] = ~gather(given_N)
         reference_logp_NT = None
         if self.settings.kl_estimator == "k1_in_reward" and any(self.algorithm.kl_weight):
-            size = max(1, self.args.per_device_train_batch_size * self.settings.samples_per_prompt)
+            size = -(-len(rollout.trajectories) // self.args.gradient_accumulation_steps)
             with self.reference.scoring() as model:
                 logp_NT = attempt_logp(model, rollout.trajectories, self.settings.temperature, size)
             reference_logp_NT = gather(logp_NT)
@@ -162,7 +187,7 @@ class PolicyTrainer(ResumableTrainer):
             correct_NT=gather(rollout.correct_NT),
             lengths_NT=gather(rollout.trajectories.lengths_NT),
             sampled_NT=sampled_NT,
-            logp_NT=gather(rollout.logp_NT),
+            logp_NT=gather(rollout.trajectories.logp_NT),
             reference_logp_NT=reference_logp_NT,
             longest=self.stage.conversation.settings.max_new_tokens,
         )
@@ -172,9 +197,15 @@ class PolicyTrainer(ResumableTrainer):
         if not any(self._kl_in_loss):
             return None
         last = max(attempt for attempt, there in enumerate(self._kl_in_loss, start=1) if there)
-        whole = self.settings.kl_estimator == "exact"
+        exact = self.settings.kl_estimator == "exact"
         with self.reference.scoring() as model:
-            return score_upto(model, batch.trajectories, self.settings.temperature, last, whole)
+            return score_upto(model, batch.trajectories, self.settings.temperature, last, keep_hidden=exact)
+
+    def _reference_distributions(self, scores: TokenScores | None) -> Distributions | None:
+        """For the exact KL; None where it is not asked for."""
+        if scores is None or scores.hidden_PH is None:
+            return None
+        return Distributions(scores.hidden_PH, self.reference.project)
 
     @property
     def _kl_in_loss(self) -> list[bool]:

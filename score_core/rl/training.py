@@ -1,5 +1,6 @@
 """Training a stage, from folder to folder: models, trainer, selection, outputs."""
 
+import logging
 import os
 import statistics
 from collections.abc import Sequence
@@ -25,11 +26,12 @@ from score_core.config.schema import Config
 from score_core.config.training import Training
 from score_core.distributed import check_strategy, rank
 from score_core.files import write_json
-from score_core.models.folders import base_of
+from score_core.models.folders import base_of, changed_share
 from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
 from score_core.rl.algorithm import Algorithm
-from score_core.rl.arguments import training_arguments
+from score_core.rl.arguments import batch_sizes, micro_batches, training_arguments
+from score_core.rl.gap import TOLERATED
 from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
 from score_core.rl.sampler import Stage
@@ -37,6 +39,9 @@ from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation, load_conversation
 from score_core.rollout.engines import make_engine
 from score_core.seeding import derive_seed
+
+log = logging.getLogger(__name__)
+MOVING = 0.5  # the share of weights below which training has hardly trained
 
 
 @dataclass(frozen=True)
@@ -123,17 +128,22 @@ def train_phase(
     """Trains from the model in `folders.start`, or from the newest checkpoint; writes model and curves.
 
     Returns:
-        The summary: steps, the step whose weights were kept, last rewards, validation there.
+        The summary: steps, the step whose weights were kept, last rewards, validation there, and the share
+        of weights that are others than at the start.
     """
     settings, grader, engine = algorithm.settings, Grader(config.reward), make_engine(runtime.engine)
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
+    base, longest = base_of(folders.reference), conversation.longest(algorithm.attempts)
+    sizes = batch_sizes(config, runtime, base, longest)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # of the launcher, which no Trainer has read yet
+    count = micro_batches(settings, sizes.tokens, longest, processes)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
-    arguments = training_arguments(config, runtime, settings, folders.work, name)
+    arguments = training_arguments(config, runtime, settings, folders.work, name, count)
     problems = read_problems(folders.data, "train")
     validation = read_problems(folders.data, "validation")[: settings.validation_problems]
     conversation.check_prompts([*problems, *validation])
-    model = load_policy(config, folders.start, base_of(folders.reference), arguments.device)
+    model = load_policy(config, folders.start, base, arguments.device)
     stage = Stage(
         name=name,
         seed=config.seed,
@@ -143,7 +153,9 @@ def train_phase(
         problems=problems,
         validation=validation,
         engine=engine,
-        sampling_batch_size=runtime.sampling_batch_size,
+        engine_name=runtime.engine,
+        tolerated_gap=settings.max_gap or TOLERATED[config.dtype],
+        sampling_batch_size=sizes.rows,
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     recorder, progress = Recorder(folders.work / "log.jsonl"), Progress(name)
@@ -168,7 +180,16 @@ def train_phase(
     summary: dict[str, Any] = {}
     if rank() == 0:
         recorder.publish(folders.metrics)
-        summary = summary_of(recorder, kept)
+        changed = changed_share(folders.start, folders.output)
+        summary = {**summary_of(recorder, kept), "weights_changed": changed}
+        if changed < MOVING:
+            log.warning(
+                "%s: only %.2g %% of the weights changed; the learning rate (%g) is below what their "
+                "precision can hold, or next to nothing was rewarded",
+                name,
+                100 * changed,
+                settings.learning_rate,
+            )
     return dict(gather_object([summary])[0])
 
 

@@ -7,6 +7,7 @@ the noise comes from (None in greedy evaluation).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 
 import numpy as np
 import torch
@@ -27,13 +28,11 @@ class Rollout:
 
     Attributes:
         trajectories: the dialogues.
-        logp_NT: log-probability of each attempt in nats, as sampled.
         texts: the attempts as text, texts[n][t - 1], without special tokens.
         verdicts: verdicts[n][t - 1].
     """
 
     trajectories: Trajectories
-    logp_NT: Tensor
     texts: list[list[str]]
     verdicts: list[list[Graded]]
 
@@ -53,7 +52,7 @@ class Rollout:
         return self._tensor([[a.extracted != b.extracted for a, b in pairwise(row)] for row in self.verdicts])
 
     def _tensor(self, rows: list[list[bool]] | list[list[float]]) -> Tensor:
-        return torch.tensor(rows, device=self.logp_NT.device)
+        return torch.tensor(rows, device=self.trajectories.input_ids_NL.device)
 
 
 def roll_out(
@@ -102,7 +101,7 @@ def roll_out(
         )
         parts.append(engine.sample(conversation, request))
         # Once a batch, after its last token: nothing that was chosen without probabilities gets any further.
-        if not parts[-1].logp_NT.isfinite().all():
+        if not all(isfinite(value) for row in parts[-1].logp for attempt in row for value in attempt):
             raise NotFinite("the model's probabilities of tokens are not finite")
         if progress:
             progress(len(batch))
@@ -110,19 +109,16 @@ def roll_out(
     rows = sorted(range(len(drawn)), key=drawn.__getitem__)
     segments = [dialogue for part in parts for dialogue in part.segments]
     truncated = [flags for part in parts for flags in part.truncated]
+    logp = [values for part in parts for values in part.logp]
     trajectories = assemble(
         [segments[row] for row in rows],
         [truncated[row] for row in rows],
         pad_id=conversation.end_ids[0],
         device=engine.device,
+        logp=[logp[row] for row in rows],
     )
     texts = conversation.texts(trajectories.attempts)
-    return Rollout(
-        trajectories,
-        torch.cat([part.logp_NT for part in parts])[rows],
-        texts,
-        _verdicts(grader, problems, trajectories, texts),
-    )
+    return Rollout(trajectories, texts, _verdicts(grader, problems, trajectories, texts))
 
 
 def _verdicts(

@@ -19,7 +19,7 @@ REMEDIES = {
 LESS = {
     "attempt_all": "evaluation.batch_size in params.yaml",
     "roll_out": "sampling_batch_size in runtime.yaml",
-    "_inner_training_loop": "micro_batch_size in runtime.yaml",
+    "_inner_training_loop": "micro_batch_tokens in runtime.yaml",
     "make_problems": "data.sizes in params.yaml",
     "build": "the sizes in model in params.yaml",
 }

@@ -27,6 +27,7 @@ import torch
 
 from score_core.config.parsing import LAUNCH_PREFIX, Config
 from score_core.config.runtime import Launch, Runtime
+from score_core.distributed import mixed_precision
 from score_core.errors import UserError
 from tasks.runner.exits import ENDING
 from tasks.runner.processes import Child
@@ -63,7 +64,8 @@ def launch(
         settings = settings.model_copy(update={"strategy": strategy})
     check_launch(config, settings, section)
     if settings.strategy != "single":
-        sys.exit(_on_this_machine(module, arguments, settings))
+        mixed = section is not None and mixed_precision(config, settings.strategy)
+        sys.exit(_on_this_machine(command(module, arguments, settings, mixed), settings))
     # The Trainer would take every GPU that it sees.
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return runtime.model_copy(update={"launch": settings})
@@ -103,10 +105,9 @@ def check_launch(config: Config, launch: Launch, section: str | None) -> None:
         raise UserError(f"{where} needs GPUs and none is visible; on CPUs use ddp, zero2 or zero3.")
     if launch.strategy.startswith("zero") and find_spec("deepspeed") is None:
         raise UserError(f"{where} needs deepspeed, which is not installed; `make setup` installs it.")
-    if launch.mixed_precision is not None and launch.strategy not in ("single", "ddp") and not gpus:
+    if launch.strategy.startswith("zero") and config.dtype == "bfloat16" and not gpus:
         raise UserError(
-            f"{where} with launch.mixed_precision: {launch.mixed_precision} needs GPUs and none is visible; "
-            "on CPUs use ddp, or mixed_precision: null."
+            f"{where} with model.dtype: bfloat16 needs GPUs and none is visible; on CPUs use ddp, or float32."
         )
     packed = "params.yaml: model.quantize: nf4"
     if config.quantize and launch.strategy in ("zero3", "fsdp2"):
@@ -121,11 +122,6 @@ def check_launch(config: Config, launch: Launch, section: str | None) -> None:
         raise UserError(f"{packed}: 4-bit weights need a GPU and none is visible; use quantize: null.")
     if section is None:
         return
-    if launch.strategy.startswith("zero") and (config.dtype, launch.mixed_precision) == ("bfloat16", None):
-        raise UserError(
-            f"{where} with model.dtype: bfloat16 needs launch.mixed_precision: bf16, with which it keeps "
-            "float32 copies of the trained weights; set it, or use another strategy."
-        )
     prompts = config.stage(section).prompts_per_step
     if prompts % total:
         raise UserError(
@@ -135,8 +131,8 @@ def check_launch(config: Config, launch: Launch, section: str | None) -> None:
         )
 
 
-def command(module: str, arguments: list[str], launch: Launch) -> list[str]:
-    """The long command line that the user never types."""
+def command(module: str, arguments: list[str], launch: Launch, mixed: bool = False) -> list[str]:
+    """The long command line that the user never types; `mixed`: see `distributed.mixed_precision`."""
     line = [
         sys.executable, "-m", "accelerate.commands.launch",
         "--config_file", str(CONFIGURATIONS / f"{launch.strategy}.yaml"),
@@ -145,7 +141,7 @@ def command(module: str, arguments: list[str], launch: Launch) -> list[str]:
         "--machine_rank", str(launch.machine_rank),
         "--main_process_ip", launch.main_address,
         "--main_process_port", str(launch.main_port),
-        "--mixed_precision", launch.mixed_precision or "no",
+        "--mixed_precision", "bf16" if mixed else "no",
         "--dynamo_backend", "no",
     ]  # fmt: skip
     if launch.offload and launch.strategy == "fsdp2":
@@ -156,13 +152,13 @@ def command(module: str, arguments: list[str], launch: Launch) -> list[str]:
     return [*line, "--module", module, *arguments]
 
 
-def _on_this_machine(module: str, arguments: list[str], launch: Launch) -> int:
+def _on_this_machine(line: list[str], launch: Launch) -> int:
     # What was resolved here holds for every process.
     resolved = {"STRATEGY": launch.strategy, "PROCESSES": str(launch.processes)}
     environment = {f"{LAUNCH_PREFIX}{key}": value for key, value in resolved.items()}
     with tempfile.TemporaryDirectory(prefix="score-") as folder:
         ending = Path(folder) / "code"
-        code = _supervise(command(module, arguments, launch), {**environment, ENDING: str(ending)}, ending)
+        code = _supervise(line, {**environment, ENDING: str(ending)}, ending)
         return int(ending.read_text()) if ending.exists() else code
 
 

@@ -3,19 +3,28 @@
 Every prompt is prefilled once and its cache repeated for its K trajectories. A later attempt continues
 the cache of the one before: only the instruction and the new answer are computed. Rows that end early
 leave masked holes in the cache, and positions count real tokens only, so a row's distribution does
-not depend on its neighbours.
+not depend on its neighbours. Once a share of the rows has ended these leave the batch, and come back for
+the next attempt.
 
 Randomness is one uniform number a token, drawn by the caller for each trajectory, and turned into a
 token by inverting the distribution function. What a trajectory samples therefore does not depend on
 how trajectories are batched or spread over processes.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from score_core.rollout.conversation import Conversation
+from score_core.rollout.engines.cache import BoundedCache
+from score_core.rollout.engines.drawing import choose
 from score_core.rollout.engines.engine import Request, Sampled
+from score_core.rollout.trajectories import TokenLogp
+
+LEAVE = 0.75  # rows leave when at most this share of the batch goes on: moving them takes time too
+LOOK = 8  # tokens after which a GPU is asked how many rows have ended: the answer is waited for
 
 
 class BuiltinEngine:
@@ -50,106 +59,132 @@ class BuiltinEngine:
             self.model.train(was_training)
 
     def _sample(self, conversation: Conversation, request: Request) -> Sampled:
-        count, device = request.count, self.device
-        limit = conversation.settings.max_new_tokens
-        decoder = _Decoder(self.model, conversation.end_ids[0])
-        noise = request.noise
-        uniform = None if noise is None else torch.as_tensor(noise, dtype=torch.float64, device=device)
-        end_ids = torch.tensor(conversation.end_ids, device=device)
-
+        decoder = _Decoder(self.model, conversation, request)
+        count = request.count
         dialogues: list[list[tuple[list[int], int]]] = [
             [(prompt, 0)] for prompt in request.prompts for _ in range(request.samples)
         ]
         truncated: list[list[bool]] = [[] for _ in range(count)]
-        logp_NT = torch.zeros(count, request.attempts, device=device)
-        logits = decoder.feed(list(request.prompts))
-        if request.samples > 1:
-            decoder.repeat(request.samples)
-            logits = logits.repeat_interleave(request.samples, dim=0)
-
+        logp: list[TokenLogp] = [[] for _ in range(count)]
         for attempt in range(1, request.attempts + 1):
             if attempt == 1 and request.given is not None:
-                answers, pending = list(request.given), list(request.given)
+                answers = unread = [list(answer) for answer in request.given]
+                chances = [[0.0] * len(answer) for answer in answers]
             else:
-                drawn: list[Tensor] = []
-                alive = torch.ones(count, dtype=torch.bool, device=device)
-                for position in range(limit):
-                    if position:
-                        logits = decoder.step(drawn[-1])
-                    u = None if uniform is None else uniform[:, attempt - 1, position]
-                    token, logp = choose(logits, u, request.temperature, request.top_p)
-                    logp_NT[:, attempt - 1] += logp * alive
-                    drawn.append(torch.where(alive, token, -1))
-                    alive = alive & ~torch.isin(token, end_ids)
-                    if not alive.any():
-                        break
-                table = torch.stack(drawn, dim=1).tolist()
-                answers = [[token for token in row if token >= 0] for row in table]
-                # The last column was drawn but not yet fed.
-                pending = [row[-1:] if row[-1] >= 0 else [] for row in table]
+                answers, chances, unread = decoder.answer(attempt)
             for row, answer in enumerate(answers):
                 dialogues[row].append((answer, attempt))
                 truncated[row].append(bool(answer) and answer[-1] not in conversation.end_ids)
+                logp[row] = [*logp[row], chances[row]]
             if attempt < request.attempts:
                 following = [conversation.continuation(answer) for answer in answers]
                 for row, ids in enumerate(following):
                     dialogues[row].append((ids, 0))
-                logits = decoder.feed([last + ids for last, ids in zip(pending, following, strict=True)])
-        return Sampled([tuple(dialogue) for dialogue in dialogues], truncated, logp_NT)
-
-
-def choose(logits_NV: Tensor, u_N: Tensor | None, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
-    """Picks a token a row, greedily where `u_N` is None; returns tokens (N,) and log-probabilities (N,)."""
-    logp_NV = torch.log_softmax(logits_NV.float() / (temperature or 1.0), dim=-1)
-    if u_N is None:
-        token = logp_NV.argmax(-1)
-    else:
-        # Sums over a large vocabulary in float32 would misplace rare tokens.
-        mass_NV = logp_NV.double().exp()
-        if top_p < 1:
-            ordered, order = mass_NV.sort(descending=True, dim=-1)
-            ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
-            mass_NV = torch.zeros_like(mass_NV).scatter(-1, order, ordered)
-        below_NV = mass_NV.cumsum(-1)
-        # The first token whose cumulated mass exceeds u: a token without mass is never chosen.
-        token = torch.searchsorted(below_NV, (u_N * below_NV[:, -1])[:, None], right=True).squeeze(-1)
-        token = token.clamp(max=logp_NV.shape[-1] - 1)
-    return token, logp_NV.gather(-1, token[:, None]).squeeze(-1)
+                decoder.go_on([last + ids for last, ids in zip(unread, following, strict=True)])
+        return Sampled([tuple(dialogue) for dialogue in dialogues], truncated, logp)
 
 
 class _Decoder:
-    """A model with its cache and the mask of what is real in it."""
+    """A model with the cache of a request's N dialogues, of which n are being answered.
 
-    def __init__(self, model: PreTrainedModel, pad_id: int) -> None:
-        self.model = model
-        self.pad_id = pad_id
-        self.cache = DynamicCache(config=model.config)
-        self.mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
+    The dialogues that are answered are the first rows of the cache; `order` says which dialogue is where.
+    """
 
-    def feed(self, rows: list[list[int]]) -> Tensor:
-        """Appends ragged `rows`, padded on the left; returns the logits (N, V) after the last token."""
+    def __init__(self, model: PreTrainedModel, conversation: Conversation, request: Request) -> None:
+        self.model, self.request = model, request
+        self.limit, self.pad_id = conversation.settings.max_new_tokens, conversation.end_ids[0]
+        self.end_ids = torch.tensor(conversation.end_ids, device=model.device)
+        noise = request.noise
+        self.uniform_NTM = None if noise is None else torch.as_tensor(noise, device=model.device).double()
+        count, later = request.count, request.attempts - 1
+        between = len(conversation.instruction) + 1  # and an answer's last token, which no step has read
+        longest = max(self.limit, *map(len, request.given or ()), 0)
+        columns = max(map(len, request.prompts)) + request.attempts * longest + later * between
+        self.cache = BoundedCache(model.config, count, columns)
+        self.mask_NC = torch.zeros(count, columns, dtype=torch.long, device=model.device)
+        self.read_N = torch.zeros(count, dtype=torch.long, device=model.device)  # real tokens of a row
+        self.order_N = torch.arange(count, device=model.device)
+        self.logits_nV = self._feed(request.prompts)
+        if request.samples > 1:
+            self._repeat(len(request.prompts), request.samples)
+
+    def answer(self, attempt: int) -> tuple[list[list[int]], list[list[float]], list[list[int]]]:
+        """Answers of all dialogues, their tokens' log-probabilities, and what of them was not read yet."""
+        count, device = self.request.count, self.model.device
+        token_NM = torch.full((count, self.limit), -1, device=device)
+        logp_NM = torch.zeros(count, self.limit, device=device)
+        unread_N = torch.zeros(count, dtype=torch.bool, device=device)
+        alive_n = torch.ones(count, dtype=torch.bool, device=device)
+        look = 1 if device.type == "cpu" else LOOK
+        token_n = token_NM[:, 0]
+        for position in range(self.limit):
+            if position:
+                self.logits_nV = self._step(token_n)
+            rows = self.order_N[: len(alive_n)]
+            u_n = None if self.uniform_NTM is None else self.uniform_NTM[rows, attempt - 1, position]
+            token_n, logp_n = choose(self.logits_nV, u_n, self.request.temperature, self.request.top_p)
+            token_n = torch.where(alive_n, token_n, -1)
+            token_NM[rows, position] = token_n
+            logp_NM[rows, position] = torch.where(alive_n, logp_n, 0.0)
+            unread_N[rows] = alive_n
+            alive_n = alive_n & ~torch.isin(token_n, self.end_ids)
+            if (position + 1) % look == 0:
+                left = int(alive_n.sum())
+                if not left:
+                    break
+                if left <= LEAVE * len(alive_n):
+                    token_n = self._keep(alive_n, left, token_n)
+                    alive_n = alive_n.new_ones(left)
+        table, chances = token_NM.tolist(), logp_NM.tolist()
+        answers = [[token for token in row if token >= 0] for row in table]
+        unread = [
+            answer[-1:] if there else [] for answer, there in zip(answers, unread_N.tolist(), strict=True)
+        ]
+        logp = [row[: len(answer)] for row, answer in zip(chances, answers, strict=True)]
+        return answers, logp, unread
+
+    def go_on(self, rows: Sequence[list[int]]) -> None:
+        """Appends some tokens to every dialogue; all are answered next."""
+        self.logits_nV = self._feed([rows[dialogue] for dialogue in self.order_N.tolist()])
+
+    def _keep(self, alive_n: Tensor, left: int, token_n: Tensor) -> Tensor:
+        """Moves the dialogues that go on to the first rows; returns their tokens."""
+        ended = (~alive_n[:left]).nonzero()[:, 0]
+        behind = alive_n[left:].nonzero()[:, 0] + left
+        self.cache.swap(ended, behind)
+        for values in (self.mask_NC, self.read_N, self.order_N):
+            values[ended], values[behind] = values[behind], values[ended]
+        token_n[ended] = token_n[behind]
+        return token_n[:left]
+
+    def _feed(self, rows: Sequence[list[int]]) -> Tensor:
+        """Appends ragged rows, padded on the left; returns the logits (n, V) after the last token."""
         width = max(map(len, rows))
         ids = [[self.pad_id] * (width - len(row)) + row for row in rows]
         real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
         device = self.model.device
         return self._forward(torch.tensor(ids, device=device), torch.tensor(real, device=device))
 
-    def step(self, token_N: Tensor) -> Tensor:
+    def _step(self, token_n: Tensor) -> Tensor:
         """Appends one token a row; a row that has ended (-1) gets a hole that nothing attends to."""
-        return self._forward(token_N.clamp(min=0)[:, None], (token_N >= 0).long()[:, None])
+        return self._forward(token_n.clamp(min=0)[:, None], (token_n >= 0).long()[:, None])
 
-    def repeat(self, samples: int) -> None:
-        """Turns the cache of each prompt into that of its trajectories."""
-        self.cache.batch_repeat_interleave(samples)
-        self.mask = self.mask.repeat_interleave(samples, dim=0)
+    def _repeat(self, prompts: int, samples: int) -> None:
+        """Turns the rows of each prompt into those of its trajectories."""
+        self.cache.repeat(prompts, samples)
+        for values in (self.mask_NC, self.read_N):
+            values[:] = values[:prompts].repeat_interleave(samples, dim=0)
+        self.logits_nV = self.logits_nV.repeat_interleave(samples, dim=0)
 
-    def _forward(self, ids: Tensor, real: Tensor) -> Tensor:
-        self.mask = real if self.mask.numel() == 0 else torch.cat([self.mask, real], dim=1)
-        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    def _forward(self, ids_nL: Tensor, real_nL: Tensor) -> Tensor:
+        (rows, width), start = ids_nL.shape, self.cache.get_seq_length()
+        self.mask_NC[:rows, start : start + width] = real_nL
+        position_nL = self.read_N[:rows, None] + real_nL.cumsum(-1) - 1
+        self.read_N[:rows] += real_nL.sum(-1)
         return self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=positions,
+            input_ids=ids_nL,
+            attention_mask=self.mask_NC[:rows, : start + width],
+            position_ids=position_nL.clamp(min=0),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,

@@ -6,11 +6,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from score_core.rollout.conversation import Conversation
-from score_core.rollout.trajectories import Segments
+from score_core.rollout.trajectories import Segments, TokenLogp
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ class Sampled:
     Attributes:
         segments: the pieces of each dialogue, as token ids.
         truncated: truncated[n][t - 1], whether an attempt hit its length limit.
-        logp_NT: log-probability of each attempt in nats under the sampled distribution at the
-            temperature asked for; 0 for given attempts.
+        logp: logp[n][t - 1], log-probability in nats of each token of an attempt, its end token included,
+            under the sampled distribution at the temperature asked for; 0 for those of given attempts.
     """
 
     segments: list[Segments]
     truncated: list[list[bool]]
-    logp_NT: Tensor
+    logp: list[TokenLogp]
 
 
 class Engine(Protocol):

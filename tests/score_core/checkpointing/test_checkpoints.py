@@ -170,7 +170,7 @@ def test_the_fingerprint_does_not_hang_on_how_a_run_is_watched(inputs: list[Path
         update={
             "log_level": "debug",
             "tracker": "tensorboard",
-            "micro_batch_size": 8,
+            "micro_batch_tokens": 8,
             "checkpoints": kept(keep=7),
         }
     )

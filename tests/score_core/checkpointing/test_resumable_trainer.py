@@ -25,7 +25,7 @@ from score_core.errors import Stopped, UserError
 from score_core.rl.training import Folders, train_phase
 from score_core.rollout.conversation import load_conversation
 from tests.configs import runtime
-from tests.small_run import algorithm, folders, run_folder, small_config, train_stage
+from tests.small_run import algorithm, folders, in_micro_batches, run_folder, small_config, train_stage
 
 # Saves as often as it may, so that there is something to go on from and something to damage.
 OFTEN = runtime(threads=1, checkpoints={"every_seconds": 0.001})
@@ -87,9 +87,9 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
         },
         512,
     ),
-    "an adapter with dropout in micro-batches": (
+    "an adapter in micro-batches": (
         "stage2",
-        {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}, "stage2": {"offline_first_attempts": 0.5}},
+        {"lora": {"rank": 4, "alpha": 8}, "stage2": {"offline_first_attempts": 0.5}},
         8,
     ),
     # Ruinous on purpose: what is selected lies before the interruption.
@@ -117,10 +117,10 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
 def test_resumed_equals_uninterrupted(
     small_run: Path, tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    section, settings, micro_batch_size = CASES[case]
+    section, settings, rows = CASES[case]
     stage = {"steps": STEPS, "learning_rate": 0.01, **settings[section]}
     config = small_config(**{**settings, section: stage})
-    settled = OFTEN.model_copy(update={"micro_batch_size": micro_batch_size})
+    settled = in_micro_batches(rows, OFTEN)
 
     def run(name: str) -> None:
         target = folders(small_run, tmp_path, name)
@@ -157,7 +157,7 @@ def test_three_attempts_go_on_in_the_phase_they_were_in(
 def test_optimiser_schedule_and_random_states_are_those_of_an_uninterrupted_run(
     small_run: Path, tmp_path: Path
 ) -> None:
-    config = small_config(stage2={"steps": STEPS}, lora={"rank": 4, "alpha": 8, "dropout": 0.2})
+    config = small_config(stage2={"steps": STEPS}, lora={"rank": 4, "alpha": 8})
 
     def run(name: str) -> Path:
         target = folders(small_run, tmp_path, name)

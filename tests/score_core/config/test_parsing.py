@@ -215,7 +215,7 @@ def test_changes_go_over_the_file(params: Path) -> None:
         "seed=12",
         "stage2.alpha=3",
         "training.learning_rate=1e-4",
-        "lora={rank: 2, alpha: 4, dropout: 0, targets: all-linear}",
+        "lora={rank: 2, alpha: 4, targets: all-linear}",
         "conversation.template_options.thinking=false",
         "report.title=a = b",
     ]
@@ -224,7 +224,7 @@ def test_changes_go_over_the_file(params: Path) -> None:
         seed=12,
         stage2={"alpha": 3.0},
         training={"learning_rate": 0.0001},
-        lora={"rank": 2, "alpha": 4, "dropout": 0.0, "targets": "all-linear"},
+        lora={"rank": 2, "alpha": 4, "targets": "all-linear"},
         conversation={"template_options": {"thinking": False}},
         report={"title": "a = b"},
     )

@@ -15,7 +15,7 @@ from tests.score_core.report.reading_html import numbers
 
 HUB_MODEL = {"source": "hub", "path": "Qwen/Qwen3-0.6B", "revision": "main", "family": "qwen3"}
 HUB_DATA = {"source": "hub", "path": "openai/gsm8k", "name": "main", "fixture": "data/fixtures/gsm8k"}
-LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": "all-linear"}
+LORA = {"rank": 8, "alpha": 16, "targets": "all-linear"}
 
 
 @pytest.fixture

@@ -1,10 +1,15 @@
 """What a step is made of: the order of problems, micro-batches, random numbers by name."""
 
+from collections.abc import Sequence
+from itertools import combinations
+
 import numpy as np
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from score_core.problems import Problem
-from score_core.rl.batches import PromptSchedule, split
+from score_core.rl.batches import PromptSchedule, split, token_balanced
 from score_core.rollout.trajectories import assemble
 from score_core.seeding import derive_seed, stream
 
@@ -32,7 +37,7 @@ def test_micro_batches_hold_every_trajectory_once_with_what_is_its_own() -> None
     trajectories = assemble(rows, [[False]] * 6, pad_id=0, device=torch.device("cpu"))
     names = torch.arange(6.0)[:, None]
     batches = split(trajectories, names, names * 10, 3)
-    assert [len(batch.trajectories) for batch in batches] == [2, 2, 2]
+    assert [len(batch.trajectories) for batch in batches] == [3, 2, 1]
     seen = []
     for batch in batches:
         for row, name in enumerate(batch.advantage_NT[:, 0].int().tolist()):
@@ -41,7 +46,22 @@ def test_micro_batches_hold_every_trajectory_once_with_what_is_its_own() -> None
             seen.append(name)
     assert sorted(seen) == list(range(6))
     widths = [batch.trajectories.input_ids_NL.shape[1] for batch in batches]
-    assert widths == [3, 6, 10], "like lengths together: hardly any padding"
+    assert widths == [4, 8, 10], "like lengths together: hardly any padding"
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=9), st.integers(1, 9))
+def test_the_largest_micro_batch_is_as_small_as_any_cut_makes_it(lengths: list[int], count: int) -> None:
+    lengths, count = sorted(lengths), min(count, len(lengths))
+
+    def largest(sizes: Sequence[int]) -> int:
+        ends = np.cumsum(sizes)
+        return max(size * lengths[end - 1] for size, end in zip(sizes, ends, strict=True))
+
+    found = token_balanced(lengths, count)
+    assert len(found) == count and sum(found) == len(lengths) and min(found) > 0
+    cuts = combinations(range(1, len(lengths)), count - 1)
+    every = [np.diff([0, *cut, len(lengths)]).tolist() for cut in cuts]
+    assert largest(found) == min(map(largest, every))
 
 
 def test_random_numbers_of_different_uses_are_unrelated() -> None:

@@ -8,14 +8,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig
+from transformers import AutoModelForCausalLM
 
-from score_core.errors import UserError
 from score_core.rl import logprobs
 from score_core.rl.logprobs import add_token_scoring, score
 from score_core.rl.objective import kl_term
 from score_core.rollout.trajectories import Trajectories, assemble
 from tests.sampling import sample
+from tests.score_core.rl.distributions import logp_PV, score_as_reference
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 
@@ -58,19 +58,21 @@ def sampled(trajectories: Trajectories) -> Tensor:
 def test_one_sequence_equals_separate_forwards(make_model, family, tied, temperature):
     model, reference = make_model(family, tied=tied), make_model(family, tied=tied, seed=1)
     trajectories = ragged(attempts=3)
-    logp_PV = oracle(model, trajectories, temperature)
+    expected_PV = oracle(model, trajectories, temperature)
     reference_PV = oracle(reference, trajectories, temperature)
     add_token_scoring(model)
-    found = score(model, trajectories, temperature, reference_logp_PV=reference_PV, whole=True)
-    torch.testing.assert_close(found.logp_PV, logp_PV, rtol=1e-4, atol=1e-5)
-    expected = logp_PV.gather(1, sampled(trajectories)[:, None])[:, 0]
+    add_token_scoring(reference)
+    _, distributions = score_as_reference(reference, trajectories, temperature)
+    found = score(model, trajectories, temperature, reference=distributions)
+    found_PV = logp_PV(model, trajectories, temperature)
+    torch.testing.assert_close(found_PV, expected_PV, rtol=1e-4, atol=1e-5)
+    expected = expected_PV.gather(1, sampled(trajectories)[:, None])[:, 0]
     torch.testing.assert_close(found.logp_P, expected, rtol=1e-4, atol=1e-5)
-    entropy = torch.distributions.Categorical(logits=logp_PV).entropy()
+    own = torch.distributions.Categorical(logits=expected_PV)
+    entropy = own.entropy()
     torch.testing.assert_close(found.entropy_P, entropy, rtol=1e-4, atol=1e-5)
     assert not found.entropy_P.requires_grad
-    kl = torch.distributions.kl_divergence(
-        torch.distributions.Categorical(logits=logp_PV), torch.distributions.Categorical(logits=reference_PV)
-    )
+    kl = torch.distributions.kl_divergence(own, torch.distributions.Categorical(logits=reference_PV))
     torch.testing.assert_close(found.kl_P, kl, rtol=1e-4, atol=1e-5)
     assert kl.max() > 0.1
 
@@ -78,7 +80,7 @@ def test_one_sequence_equals_separate_forwards(make_model, family, tied, tempera
 def test_scores_of_a_bfloat16_model_are_not_rounded_to_it(make_model):
     model, trajectories = make_model("qwen2").to(torch.bfloat16), ragged()
     add_token_scoring(model)
-    found = score(model, trajectories, 0.6, whole=True)
+    found = score(model, trajectories, 0.6).logp_P
     mask_NL = trajectories.attempt_NL[:, 1:] > 0
     with torch.no_grad():
         logits_NLV = model(
@@ -86,8 +88,9 @@ def test_scores_of_a_bfloat16_model_are_not_rounded_to_it(make_model):
             attention_mask=trajectories.attention_mask_NL,
             position_ids=trajectories.position_ids_NL,
         ).logits
-    logp_PV = (logits_NLV[:, :-1][mask_NL].float() / 0.6).log_softmax(-1)
-    torch.testing.assert_close(found.logp_PV.detach(), logp_PV)
+    expected_PV = (logits_NLV[:, :-1][mask_NL].float() / 0.6).log_softmax(-1)
+    token_P = trajectories.input_ids_NL[:, 1:][mask_NL]
+    torch.testing.assert_close(found.detach(), expected_PV.gather(1, token_P[:, None])[:, 0])
 
 
 def test_gradient_equals_that_of_separate_forwards(make_model):
@@ -146,16 +149,22 @@ def test_chunks_of_the_output_layer_equal_the_whole(make_model, monkeypatch, fam
     add_token_scoring(reference)
     trajectories = ragged()
     with torch.no_grad():
-        reference_PV = score(reference, trajectories, 0.8, whole=True).logp_PV
+        _, distributions = score_as_reference(reference, trajectories, 0.8)
+
+    largest = []
+    for network in (model, reference):
+        network.lm_head.register_forward_hook(lambda head, given, logits: largest.append(len(logits)))
 
     def run(chunk: int) -> tuple[list[Tensor], Tensor]:
         monkeypatch.setattr(logprobs, "CHUNK", chunk * model.config.vocab_size)
         model.zero_grad()
-        found = score(model, trajectories, 0.8, reference_logp_PV=reference_PV, whole=True)
+        largest.clear()
+        found = score(model, trajectories, 0.8, reference=distributions)
         weight_P = torch.linspace(-1, 1, len(found.logp_P))
         (weight_P * (found.logp_P + 0.3 * found.kl_P)).sum().backward()
         gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
-        values = [found.logp_P, found.entropy_P, found.kl_P, found.logp_PV]
+        assert max(largest) <= chunk, "logits are held a chunk at a time, the reference's too"
+        values = [found.logp_P, found.entropy_P, found.kl_P]
         return [value.detach() for value in values], gradient
 
     dense, dense_gradient = run(10_000)
@@ -188,8 +197,8 @@ def test_every_kl_is_exactly_zero_while_policy_and_reference_are_equal(make_mode
     reference = copy.deepcopy(policy)
     trajectories = ragged(attempts=3)
     with torch.no_grad():
-        base = score(reference, trajectories, temperature, whole=True)
-    found = score(policy, trajectories, temperature, reference_logp_PV=base.logp_PV)
+        base, distributions = score_as_reference(reference, trajectories, temperature)
+    found = score(policy, trajectories, temperature, reference=distributions)
     for estimator in ("exact", "k2_in_loss", "k3_in_loss"):
         kl_P = kl_term(estimator, found.logp_P, base.logp_P, found.kl_P)
         assert (kl_P == 0.0).all()
@@ -228,38 +237,13 @@ def test_plain_calls_stay_as_they_were(make_model, tmp_path):
     assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits, logits)
 
 
-@pytest.mark.parametrize(
-    ("config", "changes"),
-    [
-        (Gemma2Config, {"head_dim": 8, "final_logit_softcapping": 30.0}),
-        (CohereConfig, {"logit_scale": 0.5}),
-        (GraniteConfig, {"logits_scaling": 4.0}),
-    ],
-)
-def test_models_that_change_their_logits_are_refused(config, changes):
-    small = {
-        "vocab_size": 20,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "pad_token_id": 0,
-        "bos_token_id": None,
-        "eos_token_id": 1,
-    }
-    model = AutoModelForCausalLM.from_config(config(**small | changes))
-    with pytest.raises(UserError, match=f"^{config.model_type}: .*another family"):
-        add_token_scoring(model)
-
-
 # ------------------------------------------------------------------------------------------ LoRA
 
 
 def test_lora_scores_with_and_without_its_adapter(make_model):
     model, trajectories = make_model("qwen2"), ragged()
     add_token_scoring(model)
-    base = score(model, trajectories, 1.0, whole=True)
+    base, base_PV = score(model, trajectories, 1.0), logp_PV(model, trajectories, 1.0)
     wrapped = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     assert torch.equal(score(wrapped, trajectories, 1.0).logp_P, base.logp_P), "B starts at zero"
 
@@ -269,9 +253,10 @@ def test_lora_scores_with_and_without_its_adapter(make_model):
             if "lora_B" in name:
                 parameter.normal_()
     with torch.no_grad(), wrapped.disable_adapter():
-        off = score(wrapped, trajectories, 1.0, whole=True)
-    on = score(wrapped, trajectories, 1.0, reference_logp_PV=off.logp_PV)
-    assert torch.equal(off.logp_PV, base.logp_PV)
+        off, distributions = score_as_reference(wrapped, trajectories, 1.0)
+        assert torch.equal(logp_PV(wrapped, trajectories, 1.0), base_PV)
+    on = score(wrapped, trajectories, 1.0, reference=distributions)
+    assert torch.equal(off.logp_P, base.logp_P)
     assert (on.logp_P - base.logp_P).abs().max() > 0.1
     assert on.kl_P.min() > 0
 
@@ -289,7 +274,7 @@ def test_lora_equal_to_its_base_has_exactly_zero_kl(make_model):
     add_token_scoring(model)
     wrapped = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     with torch.no_grad(), wrapped.disable_adapter():
-        off = score(wrapped, trajectories, 1.0, whole=True)
-    on = score(wrapped, trajectories, 1.0, reference_logp_PV=off.logp_PV)
+        off, distributions = score_as_reference(wrapped, trajectories, 1.0)
+    on = score(wrapped, trajectories, 1.0, reference=distributions)
     assert (on.kl_P == 0.0).all()
     assert (kl_term("k2_in_loss", on.logp_P, off.logp_P, None) == 0.0).all()

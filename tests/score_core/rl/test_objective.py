@@ -16,6 +16,7 @@ from score_core.rl.objective import (
     token_weights,
 )
 from score_core.rollout.trajectories import Trajectories, assemble
+from tests.score_core.rl.distributions import score_as_reference
 
 AGGREGATIONS = ("sequence_sum", "sequence_mean", "token_mean", "constant")
 
@@ -163,8 +164,8 @@ def step_loss(model, reference, trajectories, rows, estimator, aggregation, adva
         return value_NT[row_P, turn_P - 1]
 
     with torch.no_grad():
-        ref = score(reference, part, 1.0, whole=True)
-    own = score(model, part, 1.0, reference_logp_PV=ref.logp_PV)
+        ref, distributions = score_as_reference(reference, part, 1.0)
+    own = score(model, part, 1.0, reference=distributions)
     kl_P = kl_term(estimator, own.logp_P, ref.logp_P, own.kl_P)
     beta_P = torch.tensor(objective.kl_weight)[turn_P - 1]
     return policy_loss(own.logp_P, kl_P, at(advantage_NT), beta_P, at(weight_NT))

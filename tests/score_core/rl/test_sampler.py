@@ -30,6 +30,8 @@ def make_sampler(make_conversation):
             problems=PROBLEMS,
             validation=PROBLEMS,
             engine=Speaker(),
+            engine_name="speaker",
+            tolerated_gap=1.0,
             sampling_batch_size=1024,
         )
         return StepSampler(stage, PromptSchedule(PROBLEMS, 400, seed, name))

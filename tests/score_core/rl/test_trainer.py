@@ -18,14 +18,14 @@ from score_core.models.folders import end_token_ids, load_model, load_tokenizer
 from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
 from score_core.rewards.terms import TERMS
-from score_core.rl.arguments import training_arguments
+from score_core.rl.arguments import batch_sizes, micro_batches, training_arguments
 from score_core.rl.objective import Objective
 from score_core.rl.sampler import Stage
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.builtin import BuiltinEngine
 from tests.score_core.rl.oracle import CREDIT, Adam, Formula, Said, read, step
-from tests.small_run import RUNTIME, small_config
+from tests.small_run import LONGEST, RUNTIME, in_micro_batches, small_config
 
 
 def make_trainer(
@@ -63,6 +63,7 @@ def make_trainer(
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.add_(disturbed * torch.randn_like(parameter))
+    count = micro_batches(settings, batch_sizes(config, runtime, base, LONGEST).tokens, LONGEST)
     stage = Stage(
         name="test",
         seed=7,
@@ -79,11 +80,13 @@ def make_trainer(
         problems=read_problems(run / "data", "train"),
         validation=read_problems(run / "data", "validation")[:8],
         engine=BuiltinEngine(),
+        engine_name="builtin",
+        tolerated_gap=1e-4,
         sampling_batch_size=sampling_batch_size,
     )
     return PolicyTrainer(
         model,
-        training_arguments(config, runtime, settings, work, "test"),
+        training_arguments(config, runtime, settings, work, "test", count),
         stage=stage,
         reference=reference,
         checkpoints=Checkpoints(work / "checkpoints", runtime.checkpoints),
@@ -159,7 +162,7 @@ EVEN = {"terms": [{"name": "match", "weight": 1.0}, {"name": "even", "weight": C
 @pytest.mark.usefixtures("even_answers_earn_something")
 @pytest.mark.parametrize("stage_name", EQUATIONS)
 @pytest.mark.parametrize(
-    ("estimator", "tied", "micro_batch_size", "later", "aggregation"),
+    ("estimator", "tied", "rows_at_a_time", "later", "aggregation"),
     [
         ("exact", True, 8, "leave_one_out_given_first", "sequence_sum"),
         ("k1_in_reward", False, 512, "leave_one_out", "token_mean"),
@@ -173,7 +176,7 @@ def test_gradient_and_figures_are_those_of_a_plain_oracle(
     stage_name: str,
     estimator: str,
     tied: bool,
-    micro_batch_size: int,
+    rows_at_a_time: int,
     later: str,
     aggregation: str,
 ) -> None:
@@ -203,10 +206,10 @@ def test_gradient_and_figures_are_those_of_a_plain_oracle(
         disturbed=0.03,
         tied=tied,
         ends=("7",),  # or all sums would be equally long
-        runtime=RUNTIME.model_copy(update={"micro_batch_size": micro_batch_size}),
+        runtime=in_micro_batches(rows_at_a_time),
     )
     batches = first_step(trainer)
-    assert len(batches) == (1 if micro_batch_size == 512 else 4)
+    assert len(batches) == (1 if rows_at_a_time == 512 else 4)
     lengths_NT = torch.cat([batch["batch"].trajectories.lengths_NT for batch in batches])
     assert lengths_NT.min() < lengths_NT.max() < config.conversation.max_new_tokens
     ours = gradient(trainer, batches)
@@ -223,9 +226,9 @@ def test_gradient_and_figures_are_those_of_a_plain_oracle(
 
 
 @pytest.mark.usefixtures("even_answers_earn_something")
-@pytest.mark.parametrize("micro_batch_size", [512, 8])
+@pytest.mark.parametrize("rows_at_a_time", [512, 8])
 def test_steps_are_those_of_plain_adam_behind_clipping(
-    small_run: Path, tmp_path: Path, micro_batch_size: int
+    small_run: Path, tmp_path: Path, rows_at_a_time: int
 ) -> None:
     """Three whole steps, some first attempts given: norms, figures and weights are the oracle's own."""
     settings = {
@@ -242,7 +245,7 @@ def test_steps_are_those_of_plain_adam_behind_clipping(
     }
     equation, formula = EQUATIONS["stage2"]
     config = small_config(reward=EVEN, stage2=equation | settings)
-    runtime = RUNTIME.model_copy(update={"micro_batch_size": micro_batch_size})
+    runtime = in_micro_batches(rows_at_a_time)
     trainer = make_trainer(small_run, tmp_path, config, "stage2", disturbed=0.03, runtime=runtime)
     model, reference = deepcopy(trainer.model), deepcopy(trainer.reference.model)
     before = deepcopy(model.state_dict())
@@ -318,7 +321,7 @@ def test_the_reference_is_only_asked_for_what_counts(small_run: Path, tmp_path: 
     for beta1 in (0.0, 1e-30):
         config = small_config(stage1={"beta1": beta1, "beta2": 0.5})
         trainer = make_trainer(small_run, tmp_path, config, "stage1", disturbed=0.01)
-        trainer.reference.model.register_forward_pre_hook(
+        trainer.reference.model.model.register_forward_pre_hook(
             lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True
         )
         losses.append([trainer.compute_loss(trainer.model, b).item() for b in first_step(trainer)])
@@ -352,7 +355,7 @@ def test_what_is_sampled_does_not_depend_on_how_it_is_batched(small_run: Path, t
             tmp_path,
             config,
             "stage2",
-            runtime=RUNTIME.model_copy(update={"micro_batch_size": micro}),
+            runtime=in_micro_batches(micro),
             sampling_batch_size=sampling,
         )
         drawn.append(sorted(p for b in first_step(trainer) for p in b["batch"].trajectories.segments))

@@ -22,7 +22,15 @@ from score_core.problems import Problem, read_problems, write_problems
 from score_core.rl.arguments import micro_batches
 from score_core.rl.training import Best
 from score_core.rollout.conversation import Conversation
-from tests.small_run import RUNTIME, evaluate, folders, run_folder, small_config, train_stage
+from tests.small_run import (
+    RUNTIME,
+    evaluate,
+    folders,
+    in_micro_batches,
+    run_folder,
+    small_config,
+    train_stage,
+)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -97,9 +105,8 @@ def test_the_schedule_counts_optimiser_steps(small_run: Path, tmp_path: Path) ->
         stage2={"steps": 6, "warmup_steps": 2, "learning_rate": 0.01, "final_learning_rate": 0.2}
     )
     rates = []
-    for name, size in (("whole", 512), ("cut", 8)):
-        runtime = RUNTIME.model_copy(update={"micro_batch_size": size})
-        train_stage("stage2", config, runtime, folders(small_run, tmp_path, name))
+    for name, rows in (("whole", 512), ("cut", 8)):
+        train_stage("stage2", config, in_micro_batches(rows), folders(small_run, tmp_path, name))
         rates.append(curve(tmp_path, name)["learning_rate"].tolist())
     decay = [0.01 * (0.2 + 0.8 * (1 - left / 4)) for left in range(4)]
     expected = [0.01 / 3, 0.02 / 3, *decay]
@@ -109,21 +116,18 @@ def test_the_schedule_counts_optimiser_steps(small_run: Path, tmp_path: Path) ->
 
 def test_micro_batches_change_nothing_but_rounding(small_run: Path, tmp_path: Path) -> None:
     config = small_config()
-    for name, size in (("whole", 512), ("cut", 8)):
-        runtime = RUNTIME.model_copy(update={"micro_batch_size": size})
-        train_stage("stage2", config, runtime, folders(small_run, tmp_path, name))
+    for name, rows in (("whole", 512), ("cut", 8)):
+        train_stage("stage2", config, in_micro_batches(rows), folders(small_run, tmp_path, name))
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     for name, expected in whole.items():
         torch.testing.assert_close(cut[name], expected, rtol=1e-3, atol=2e-5)
 
 
-def test_micro_batches_hold_whole_problems() -> None:
+def test_micro_batches_are_as_few_as_are_sure_to_fit() -> None:
     stage = small_config(stage1={"prompts_per_step": 12, "samples_per_prompt": 4}).stage("stage1")
-    counts = {
-        size: micro_batches(stage, RUNTIME.model_copy(update={"micro_batch_size": size}))
-        for size in (48, 47, 24, 16, 4, 1)
-    }
-    assert counts == {48: 1, 47: 2, 24: 2, 16: 3, 4: 12, 1: 12}
+    counts = {tokens: micro_batches(stage, tokens, longest=10) for tokens in (9999, 480, 479, 240, 169, 9)}
+    assert counts == {9999: 1, 480: 1, 479: 2, 240: 2, 169: 3, 9: 48}
+    assert micro_batches(stage, 240, longest=10, processes=2) == 1
 
 
 def test_the_reference_of_stage_2_is_the_base_model(small_run: Path, tmp_path: Path) -> None:

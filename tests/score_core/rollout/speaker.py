@@ -37,11 +37,12 @@ class Speaker:
             pieces, cut, chances = [(prompt, 0)], [], []
             for attempt in range(request.attempts):
                 if attempt == 0 and request.given is not None:
-                    ids, chance = request.given[row], 0.0
+                    ids, chance = request.given[row], [0.0] * len(request.given[row])
                 elif request.noise is None:
-                    ids, chance = [DIGIT + len(prompt) % 10, END], 0.0
+                    ids, chance = [DIGIT + len(prompt) % 10, END], [0.0, 0.0]
                 else:
-                    ids, chance = answer(request.noise[row, attempt]), -request.noise[row, attempt, 0]
+                    ids = answer(request.noise[row, attempt])
+                    chance = (-request.noise[row, attempt, : len(ids)]).tolist()
                 pieces.append((ids, attempt + 1))
                 cut.append(ids[-1] != END)
                 chances.append(chance)
@@ -50,4 +51,4 @@ class Speaker:
             segments.append(tuple(pieces))
             truncated.append(cut)
             logp.append(chances)
-        return Sampled(segments, truncated, torch.tensor(logp))
+        return Sampled(segments, truncated, logp)

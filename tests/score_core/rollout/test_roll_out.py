@@ -84,9 +84,11 @@ def test_every_trajectory_is_its_problem_s_and_judged_as_such(
         assert found.correct_NT[n].tolist() == right
         assert found.changed_NT[n].tolist() == [int(texts[0]) != int(texts[1])]
         assert found.trajectories.truncated_NT[n].tolist() == cut
-        chances = [-noise(at)[k, t, 0] for t in (0, 1)]
-        chances[0] = 0.0 if given and at in given else chances[0]
-        assert found.logp_NT[n].tolist() == pytest.approx(chances)
+        chances = [-noise(at)[k, t, : len(ids[t])] for t in (0, 1)]
+        chances[0] = chances[0] * (0.0 if given and at in given else 1.0)
+        row = found.trajectories.logp_NL[n][found.trajectories.attempt_NL[n] > 0]
+        assert row.tolist() == pytest.approx([*chances[0], *chances[1]])
+        assert found.trajectories.logp_NT[n].tolist() == pytest.approx([chance.sum() for chance in chances])
         seen.add(tuple(right))
     assert found.rewards_NT.tolist() == rewards
     assert not torch.equal(found.rewards_NT, found.correct_NT.float())

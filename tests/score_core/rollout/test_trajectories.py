@@ -24,6 +24,15 @@ def draw(count: int, attempts: int, seed: int) -> tuple[list[Segments], list[lis
     return rows, truncated
 
 
+def logp_of(rows: list[Segments]) -> list[list[list[float]]]:
+    """A number a token, which tells the token."""
+    return [[[-token / 100 for token in ids] for ids, turn in pieces if turn] for pieces in rows]
+
+
+def put_together(rows: list[Segments], truncated: list[list[bool]], pad_id: int = 0) -> Trajectories:
+    return assemble(rows, truncated, pad_id, logp=logp_of(rows))
+
+
 def assert_holds(found: Trajectories, rows: list[Segments], truncated: list[list[bool]]) -> None:
     """Every field, rebuilt token by token; padding is as narrow as it can be."""
     flat = [[(token, turn) for ids, turn in pieces for token in ids] for pieces in rows]
@@ -35,6 +44,10 @@ def assert_holds(found: Trajectories, rows: list[Segments], truncated: list[list
         assert found.attention_mask_NL[n].tolist() == [0] * empty + [1] * len(tokens)
         assert found.input_ids_NL[n, empty:].tolist() == [token for token, _ in tokens]
         assert found.attempt_NL[n].tolist() == [0] * empty + [turn for _, turn in tokens]
+        logp = [-token / 100 if turn else 0.0 for token, turn in tokens]
+        assert found.logp_NL[n].tolist() == pytest.approx([0.0] * empty + logp)
+        sums = [sum(values) for values in logp_of([rows[n]])[0]]
+        assert found.logp_NT[n].tolist() == pytest.approx(sums)
         assert found.position_ids_NL[n].tolist() == [0] * empty + list(range(len(tokens)))
         attempts = [ids for ids, turn in rows[n] if turn]
         assert found.attempts[n] == attempts
@@ -47,20 +60,20 @@ def assert_holds(found: Trajectories, rows: list[Segments], truncated: list[list
 @pytest.mark.parametrize("seed", range(3))
 def test_assemble(attempts, seed):
     rows, truncated = draw(5, attempts, seed)
-    assert_holds(assemble(rows, truncated, pad_id=0), rows, truncated)
+    assert_holds(put_together(rows, truncated), rows, truncated)
 
 
 @pytest.mark.parametrize("chosen", [[2], [0, 1], [4, 1, 3], [3, 3], [0, 1, 2, 3, 4]])
 def test_select(chosen):
     rows, truncated = draw(5, 2, seed=7)
-    found = assemble(rows, truncated, pad_id=0).select(chosen)
+    found = put_together(rows, truncated).select(chosen)
     assert_holds(found, [rows[n] for n in chosen], [truncated[n] for n in chosen])
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 3])
 def test_upto(attempt):
     rows, truncated = draw(5, 3, seed=8)
-    found = assemble(rows, truncated, pad_id=0).upto(attempt)
+    found = put_together(rows, truncated).upto(attempt)
     assert_holds(found, [pieces[: 2 * attempt] for pieces in rows], [row[:attempt] for row in truncated])
 
 

@@ -13,7 +13,7 @@ from tasks.commands.merge import merge
 from tests.small_run import RUNTIME, folders, small_config, train_stage
 
 ROOT = Path(__file__).resolve().parents[3]
-LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
+LORA = {"rank": 4, "alpha": 8, "targets": "all-linear"}
 
 
 def test_a_merged_model_answers_like_base_and_adapter(small_run: Path, tmp_path: Path) -> None:

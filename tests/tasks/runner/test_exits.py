@@ -83,7 +83,7 @@ def elsewhere():
     [
         (
             _inner_training_loop,
-            "out of memory (CUDA out of memory. Tried to allocate 2 GiB.); lower micro_batch_size",
+            "out of memory (CUDA out of memory. Tried to allocate 2 GiB.); lower micro_batch_tokens",
         ),
         (roll_out, "lower sampling_batch_size in runtime.yaml"),
         (attempt_all, "lower evaluation.batch_size in params.yaml"),

@@ -74,10 +74,9 @@ def test_a_command_that_is_not_here_starts_nothing() -> None:
         launch("tasks.evaluate", [], config(), through, None)
 
 
-LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
+LORA = {"rank": 4, "alpha": 8, "targets": "all-linear"}
 PACKED = {"source": "local", "path": "x", "quantize": "nf4"}
 REFUSED = [
-    ({"strategy": "zero3", "mixed_precision": "bf16"}, {}, "mixed_precision: bf16 needs GPUs and none is"),
     ({"strategy": "ddp", "processes": 1}, {}, "ddp of one process is single"),
     ({"strategy": "fsdp2", "processes": 2}, {}, "fsdp2 needs GPUs and none is visible"),
     (
@@ -94,7 +93,7 @@ REFUSED = [
     (
         {"strategy": "zero2"},
         {"model": {"source": "local", "path": "x", "dtype": "bfloat16"}},
-        "needs launch.mixed_precision: bf16",
+        "model.dtype: bfloat16 needs GPUs and none is visible",
     ),
 ]
 

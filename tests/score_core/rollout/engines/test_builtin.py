@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from score_core.rl.logprobs import add_token_scoring, score
-from score_core.rollout.engines.builtin import choose
+from score_core.rollout.engines.drawing import choose
 from score_core.rollout.trajectories import assemble
 from tests.sampling import sample
 

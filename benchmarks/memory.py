@@ -1,0 +1,105 @@
+"""What score_core/models/memory.py reckons beside what a process really holds, on a CPU.
+
+    .venv/bin/python -m benchmarks.memory      # a minute
+
+For each shape, a Qwen2 with random weights, in a process of its own each time: the most memory while one
+micro-batch goes forward and backward, and while a batch is sampled, less what the process held before.
+Writes benchmarks/memory.csv; ends with 1 if a figure is off by more than a fifth.
+"""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.tables import markdown
+from tasks.runner.exits import parser_of
+
+# hidden, intermediate, layers, key-value heads of 64, vocabulary
+SHAPES = {"small vocabulary": (512, 2048, 12, 8, 2_000), "large vocabulary": (384, 1536, 8, 2, 60_000)}
+ROWS, LENGTH = 24, 320
+TOLERATED = 0.2
+
+
+def held() -> int:
+    """The most bytes that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(name: str, what: str, checkpointing: bool) -> None:
+    """Prints reckoned and measured bytes of one shape."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from score_core.models.memory import Shape
+    from score_core.rl.logprobs import CHUNK, add_token_scoring, score
+    from score_core.rollout.engines.cache import BoundedCache
+    from score_core.rollout.engines.drawing import choose
+    from score_core.rollout.trajectories import assemble
+
+    hidden, intermediate, layers, heads, vocabulary = SHAPES[name]
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=heads if what == "sampling" else min(heads, hidden // 64),
+    )
+    model = Qwen2ForCausalLM(config)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    cached = 2 * config.num_key_value_heads * 64
+    shape = Shape(parameters, layers, hidden, intermediate, vocabulary, cached, 4)
+    half = LENGTH // 2
+    if what == "sampling":
+        model.eval()
+        before = held()
+        with torch.no_grad():
+            cache = BoundedCache(config, ROWS, LENGTH)
+            ids = torch.ones(ROWS, 1, dtype=torch.long)
+            for _ in range(LENGTH):
+                logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1]
+                choose(logits, torch.rand(ROWS, dtype=torch.float64), 1.0, 1.0)
+        reckoned = ROWS * (LENGTH * shape.token_cached + shape.row_logits)
+    else:
+        for weight in model.parameters():
+            weight.grad = torch.zeros_like(weight)
+        model.train()
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        add_token_scoring(model)
+        row = (([5] * half, 0), ([6] * (LENGTH - half), 1))
+        trajectories = assemble([row] * ROWS, [[False]] * ROWS, pad_id=0)
+        before = held()
+        score(model, trajectories, 1.0).logp_P.sum().backward()
+        logits = min(CHUNK, ROWS * (LENGTH - half) * vocabulary) * 4 * 5
+        reckoned = ROWS * LENGTH * shape.token_activations(checkpointing) + logits
+    print(reckoned, held() - before)
+
+
+def main() -> None:
+    """Measures all, or one in this process."""
+    parser = parser_of("benchmarks.memory", __doc__)
+    parser.add_argument("--measure", nargs=3, help="shape, what, checkpointing: one measurement, printed")
+    given = parser.parse_args().measure
+    if given:
+        measure(given[0], given[1], given[2] == "True")
+        return
+    rows = []
+    for name in SHAPES:
+        for what, checkpointing in (("training", False), ("training", True), ("sampling", False)):
+            line = [sys.executable, "-m", "benchmarks.memory", "--measure", name, what, str(checkpointing)]
+            said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+            reckoned, found = map(int, said.split())
+            recomputed = ", recomputed" if checkpointing else ""
+            rows.append((name, what + recomputed, reckoned / 1e9, found / 1e9, reckoned / found))
+    table = pd.DataFrame(rows, columns=["shape", "what", "reckoned_gb", "measured_gb", "ratio"]).round(3)
+    table.to_csv(Path("benchmarks/memory.csv"), index=False)
+    print(markdown(list(table), table.to_numpy()))
+    sys.exit(int((table.ratio - 1).abs().max() > TOLERATED))
+
+
+if __name__ == "__main__":
+    main()

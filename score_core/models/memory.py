@@ -1,0 +1,173 @@
+"""What a process of training holds, in bytes: arithmetic from a model's shape, before anything is loaded.
+
+    weights  +  the larger of (cache and logits while sampling, activations and logits of a micro-batch)
+
+`benchmarks/memory.py` holds it against what is really held.
+"""
+
+import logging
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedConfig
+
+from score_core.config.model import Lora
+from score_core.config.runtime import Launch
+from score_core.errors import UserError
+
+log = logging.getLogger(__name__)
+USED = 0.9  # of a GPU: the rest is its driver's, the libraries', and lost between blocks
+ADAM = 16  # bytes a trained number: itself, its gradient and two moments, in float32
+CPU_TOKENS, CPU_ROWS = 65_536, 1024  # fixed, so that results on CPUs do not depend on their memory
+MOST_TOKENS, MOST_ROWS = 262_144, 4096  # more at a time is no faster
+DTYPES: dict[Literal["float32", "bfloat16"], int] = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model as far as its memory goes.
+
+    Attributes:
+        parameters: all of them.
+        layers, hidden, intermediate, vocabulary: as the configuration has them.
+        cached: numbers that the cache keeps of a token in one layer: its keys and values.
+        dtype: bytes of a number that is computed with.
+    """
+
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    cached: int
+    dtype: int
+
+    @classmethod
+    def of(cls, folder: Path, config: PreTrainedConfig, dtype: Literal["float32", "bfloat16"]) -> "Shape":
+        """From a whole model's folder and its configuration; weights are counted, not loaded."""
+        text = config.get_text_config()
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+        return cls(
+            _parameters(folder),
+            text.num_hidden_layers,
+            text.hidden_size,
+            wide,
+            text.vocab_size,
+            2 * heads * size,
+            DTYPES[dtype],
+        )
+
+    @property
+    def token_cached(self) -> int:
+        """Bytes of the cache for a token."""
+        return self.layers * self.cached * self.dtype
+
+    def token_activations(self, checkpointing: bool) -> int:
+        """Bytes that backward needs of a token, with attention that keeps no table of its weights.
+
+        A layer's norms keep about 28 bytes a hidden unit, in float32; attention keeps queries, keys and
+        values as wide as these, its output and a copy; the MLP its gate, that activated, the other branch and
+        their product. With checkpointing a layer keeps its input, and one layer at a time all of it.
+        """
+        layer = 28 * self.hidden + self.dtype * (5 * self.hidden + 4 * self.intermediate)
+        kept = self.layers * 4 * self.hidden + layer if checkpointing else self.layers * layer
+        return kept + 16 * self.hidden  # embedding, last norm
+
+    @property
+    def row_logits(self) -> int:
+        """Bytes of a row while its next token is drawn: logits, in float32, and their masses."""
+        return self.vocabulary * (self.dtype + 3 * 4)
+
+
+def _parameters(folder: Path) -> int:
+    from safetensors import safe_open
+
+    count = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - a method, of no dictionary
+                size = 1
+                for side in weights.get_slice(name).get_shape():
+                    size *= side
+                count += size
+    return count
+
+
+def weight_bytes(shape: Shape, lora: Lora | None, packed: bool, launch: Launch) -> tuple[int, int]:
+    """What one process holds all the time, and what comes on top while it samples.
+
+    Policy and reference, gradients and optimiser. An adapter of rank r has about 2 r / hidden of the numbers
+    of the layers it is on, and the reference is the model under it.
+    """
+    split, processes = launch.strategy, launch.world_size
+    share = 1 / processes if split in ("zero3", "fsdp2") else 1.0
+    trained = shape.dtype if launch.offload else ADAM  # offloaded, only what is computed with stays
+    if lora is not None:
+        under = shape.parameters * (0.6 if packed else shape.dtype) * share
+        adapter = shape.parameters * min(1.0, 2 * lora.rank / shape.hidden)
+        optimiser = trained / (processes if split in ("zero2", "zero3", "fsdp2") else 1)
+        return round(under + adapter * optimiser), round(shape.parameters * shape.dtype * (1 - share))
+    reference = shape.parameters * shape.dtype * share
+    if split == "zero2":
+        return round(reference + shape.parameters * (shape.dtype + (trained + 2) / processes)), 0
+    held = reference + shape.parameters * (trained + (2 if shape.dtype == 2 else 0)) * share
+    return round(held), round(shape.parameters * shape.dtype * (1 - share))
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """How much a process takes at a time.
+
+    Attributes:
+        tokens: of a micro-batch, padding included.
+        rows: trajectories sampled side by side.
+    """
+
+    tokens: int
+    rows: int
+
+
+def fit_batches(
+    shape: Shape,
+    weights: tuple[int, int],
+    longest: int,
+    room: int | None,
+    chunk: int,
+    checkpointing: bool = False,
+) -> BatchSizes:
+    """The largest sizes that fit.
+
+    Args:
+        weights: of `weight_bytes`.
+        longest: tokens of a dialogue of full length.
+        room: bytes of the GPU; None on a CPU, where sizes are fixed.
+        chunk: logits that scoring holds at a time.
+
+    Raises:
+        UserError: not even one dialogue fits; with the arithmetic.
+    """
+    if room is None:
+        return BatchSizes(max(CPU_TOKENS, longest), CPU_ROWS)
+    held, sampling = weights
+    free = USED * room - held
+    scoring = min(chunk, longest * shape.vocabulary) * 4 * 5  # logits, their logarithm, and its gradient
+    token, row = shape.token_activations(checkpointing), longest * shape.token_cached + shape.row_logits
+    tokens, rows = int((free - scoring) / token), int((free - sampling) / row)
+    gb = 1e-9
+    sums = (
+        f"of {room * gb:.1f} GB weights, gradients and optimiser hold {held * gb:.1f} (and while sampling "
+        f"{sampling * gb:.1f} more); a dialogue of {longest} tokens takes {longest * token * gb:.2f} to "
+        f"train on, beside {scoring * gb:.2f} of logits, and {row * gb:.2f} to sample"
+    )
+    if tokens < longest or rows < 1:
+        raise UserError(
+            f"runtime.yaml: micro_batch_tokens: auto: not one dialogue fits: {sums}. Set "
+            "launch.gradient_checkpointing: true, lower conversation.max_new_tokens, train adapters (lora), "
+            "or split the model over more GPUs (launch.strategy: zero3)."
+        )
+    sizes = BatchSizes(min(tokens, MOST_TOKENS), min(rows, MOST_ROWS))
+    log.info("memory: %s; so micro-batches of %d tokens, and %d sampled together", sums, *astuple(sizes))
+    return sizes
