@@ -5,7 +5,7 @@ Names are plain text here: what they may be stands in one place each, the dicts 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from score_core.errors import unknown_name
 class Term(Section):
     """One term of the training reward."""
 
-    name: str  # one of `TERMS`, score_core/rewards/terms.py
+    name: str  # one of `TERMS`, score_core/rewards/terms.py, or where another stands: package.module:function
     weight: Annotated[float, Field(allow_inf_nan=False)]  # what it is multiplied by; negative for a penalty
 
 
@@ -25,8 +25,12 @@ class Reward(Section):
 
     extractor: str  # one of `EXTRACTORS`, score_core/answers/extractors.py
     matcher: str  # one of `MATCHERS`, score_core/answers/matchers.py
-    marker: str  # what `math_final_answer` looks for
-    seconds: Positive  # the time limit of one comparison
+    mode: Literal["default", "final"]  # the whole text is read, or only what follows the last marker
+    marker: Annotated[
+        str, Field(min_length=1)
+    ]  # also what `marker`, `math_final_answer`, `gsm8k_hash` look for
+    seconds: Positive  # CPU time of one comparison when data is prepared and models are evaluated
+    training_seconds: Positive  # the same in training, where all processes wait for the slowest
     terms: Annotated[tuple[Term, ...], Field(min_length=1)]
 
 

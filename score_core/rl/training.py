@@ -125,7 +125,11 @@ def train_phase(
     Returns:
         The summary: steps, the step whose weights were kept, last rewards, validation there.
     """
-    settings, grader, engine = algorithm.settings, Grader(config.reward), make_engine(runtime.engine)
+    settings, grader, engine = (
+        algorithm.settings,
+        Grader(config.reward, training=True),
+        make_engine(runtime.engine),
+    )
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
