@@ -23,6 +23,7 @@ _CHARACTERS = str.maketrans(
         "≥": r"\ge ",
         "≠": r"\ne ",
         "∞": r"\infty ",
+        "≈": "=",
         "π": r"\pi ",
         "θ": r"\theta ",
         "\u222a": r"\cup ",
@@ -57,6 +58,10 @@ _COMMANDS = (
     (re.compile(r"\{bmatrix\}"), "{pmatrix}"),
     (re.compile(r"\^ ?\{ ?\\circ ?\}|\\degree(?![a-zA-Z])|\^ ?\\circ(?![a-zA-Z])"), r"^\\circ "),
     (re.compile(r"\\%"), "%"),
+    (re.compile(r"\\approx(?![a-zA-Z])"), "="),
+    (re.compile(r"\\mathbb ?(?:\{R\}|R(?![a-zA-Z]))"), r"(-\\infty,\\infty)"),
+    (re.compile(r"\\frac ?(\\[a-zA-Z]+) ?(?=[0-9\\{])"), r"\\frac{\1}"),
+    (re.compile(r"(\\frac ?\{[^{}]*\}) ?([0-9]|\\[a-zA-Z]+)"), r"\1{\2}"),
     # What people write without LaTeX.
     (re.compile(r"(?<![a-zA-Z\\])sqrt ?\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\sqrt ?\(([^()]*)\)"), r"\\sqrt{\1}"),
@@ -122,7 +127,9 @@ def _step(text: str) -> str:
     for pattern, plain in _COMMANDS:
         text = pattern.sub(plain, text)
     text = _WORDS_OF.sub(r" \1 ", text)
-    text = " ".join(text.removeprefix("\\approx").split())
+    text = " ".join(text.split())
+    if text.startswith("{") and text.endswith("}") and "{" not in text[1:]:
+        return text[1:-1]
     choice = _CHOICE.fullmatch(text)
     return next(group for group in choice.groups() if group) if choice else text
 

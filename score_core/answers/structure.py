@@ -19,10 +19,11 @@ _SEPARATORS = re.compile(r" (?:or|and) |,? ?\b(?:or|and)\b |[,;]")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _OPENING, _CLOSING = "([{", ")]}"
 _NAME = re.compile(
-    r"(?:\\?[A-Za-z]+|\\(?:angle|overline|triangle|vec) ?\{?[A-Za-z]+\}?)'*"
+    r"(?:\\?[A-Za-z]+|[A-Za-z]\^\{-1\}|\\frac ?\{d[A-Za-z]?\} ?\{d[A-Za-z]\}"
+    r"|\\(?:angle|overline|triangle|vec) ?\{?[A-Za-z]+\}?)'*"
     r"(?: ?_ ?(?:[A-Za-z0-9]|\{[A-Za-z0-9, ]*\}))?'*(?: ?\([A-Za-z](?:, ?[A-Za-z])*\))?"
 )
-_EQUALS = re.compile(r"(?<![<>!\\])=")
+_EQUALS = re.compile(r"(?<![<>!\\])=|\\in(?![a-zA-Z])")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|lt|gt|in)(?![a-zA-Z])")
 _TIME = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?: ?([aApP])\.? ?[mM]\.?)?")
 _COMMAND = re.compile(r"\\(?:begin|end) ?\{[a-z]*\}|\\[A-Za-z]+")
@@ -65,10 +66,8 @@ _UNDONE = tuple(
     )
 )
 _FACTORIAL = re.compile("!")
-_UNDONE_IN_NUMBERS = tuple(
-    re.compile(rf"\\?(?<![a-zA-Z])(?:{names})(?![a-zA-Z])")
-    for names in ("a?r?c?(?:sin|cos|tan|cot|sec|csc)h?", "ln|log|lg|exp")
-)
+_ANGLE_FUNCTION = re.compile(r"(?<![a-zA-Z])(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?(?![a-zA-Z])")
+_UNDONE_IN_NUMBERS = (_ANGLE_FUNCTION, re.compile(r"(?<![a-zA-Z])(?:ln|log|lg|exp)(?![a-zA-Z])"))
 _VARIABLE = re.compile(
     r"(?<![\\A-Za-z])(?!e\b)[A-Za-z](?![A-Za-z])|\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega)"
 )
@@ -85,11 +84,17 @@ def compare(gold: str, answer: str, algebra: Algebra) -> bool | None:
         # An interval and an inequality may be the same set.
         one = golds[0] if kind == "one" else answers[0]
         return algebra(gold, answer) if _RELATION.search(one) and not _words(one) else False
-    if kind != other or len(golds) != len(answers):
+    if len(golds) != len(answers) or (kind != other and not _one_set(kind, golds, other, answers)):
         return False
     if kind in ("list", "union"):
         return _matched([[compare(one, each, algebra) for each in answers] for one in golds])
     return _all(compare(one, each, algebra) for one, each in zip(golds, answers, strict=True))
+
+
+def _one_set(kind: str, golds: Sequence[str], other: str, answers: Sequence[str]) -> bool:
+    """Whether inequalities stand on one side, joined by `or`, and a union of intervals on the other."""
+    inequalities = golds if kind == "list" else answers
+    return {kind, other} == {"list", "union"} and all(_RELATION.search(one) for one in inequalities)
 
 
 def has_words(text: str) -> bool:
@@ -224,7 +229,12 @@ def _ask(gold: str, answer: str, algebra: Algebra) -> bool | None:
         return False
     if _words(one) or _words(other):
         return _squeezed(gold) == _squeezed(answer)
-    if one.count("'") != other.count("'") or _other_case(one, other) or _is_undone(one, other):
+    if (
+        one.count("'") != other.count("'")
+        or _other_case(one, other)
+        or _is_undone(one, other)
+        or _in_degrees(one, other)
+    ):
         return False
     return algebra(one, other)
 
@@ -257,6 +267,12 @@ def _other_case(gold: str, answer: str) -> bool:
 def _is_undone(gold: str, answer: str) -> bool:
     kinds = (*_UNDONE, _FACTORIAL, *(() if _VARIABLE.search(gold) else _UNDONE_IN_NUMBERS))
     return any(kind.search(answer) and not kind.search(gold) for kind in kinds)
+
+
+def _in_degrees(gold: str, answer: str) -> bool:
+    """Whether one of two is an angle function of degrees and the other is not."""
+    degrees = [r"^\circ" in text for text in (gold, answer)]
+    return degrees[0] != degrees[1] and any(_ANGLE_FUNCTION.search(text) for text in (gold, answer))
 
 
 def _squeezed(text: str) -> str:

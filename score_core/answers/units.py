@@ -56,10 +56,10 @@ _NAMES = {
     "F": "fahrenheit Fahrenheit",
     "mol": "mole moles mols",
     "eV": "",
-    "ohm": "ohms Ω",
+    "ohm": "ohms Ω \\Omega",
 }
 UNITS = {word: unit for unit, words in _NAMES.items() for word in (unit, *words.split())}
-_TOKEN = re.compile(r"[A-Za-z]+|\^\\circ|\\\$|\^\{?(-?[1-9])\}?|[/%€£¥₹Ω]|\\cdot(?![A-Za-z])|[*.]")
+_TOKEN = re.compile(r"[A-Za-z]+|\^\\circ|\\\$|\^\{?(-?[1-9])\}?|[/%€£¥₹Ω]|\\(?:cdot|Omega)(?![A-Za-z])|[*.]")
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cubed": "^3"}
 
 
@@ -87,7 +87,7 @@ def read_unit(text: str) -> str | None:
             found.append(_POWERS.get(word, f"^{token.group(1)}"))
         elif word in ("per", "/"):
             found.append("/")
-        elif word not in (".", "*", "\\cdot"):
+        elif not (found or pending) or word not in (".", "*", "\\cdot"):
             return None
     if text[end:].strip() or pending:
         return None

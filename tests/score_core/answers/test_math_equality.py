@@ -1,5 +1,6 @@
 """Helper processes that are killed, stopped or slow, and what becomes of the verdicts."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -21,8 +22,12 @@ SECONDS = 5.0  # what is promised for a pair; watchdogs wait for ten times that
 
 def helpers() -> list[psutil.Process]:
     """The helper processes of this one and their children."""
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if "score_core.answers.math_worker" in process.cmdline()]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            if "score_core.answers.math_worker" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def test_a_killed_helper_is_replaced_and_nothing_is_lost() -> None:
@@ -52,10 +57,8 @@ def test_no_signal_makes_a_right_answer_wrong(number: int, which: str) -> None:
 def _whenever_there_is_one(number: int, done: threading.Event) -> None:
     while not done.is_set():
         for process in helpers():
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-            except psutil.NoSuchProcess:
-                continue
         time.sleep(0.01)
 
 
