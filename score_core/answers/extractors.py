@@ -78,7 +78,7 @@ def hash_or_box(text: str) -> str | None:
     start = text.rfind("####")
     found = _boxes(text)
     if start < 0 or (found and found[-1][0] > start):
-        return text[slice(*found[-1])].strip() if found else None
+        return boxed(text)
     return _first_line(text[start + 4 :])
 
 

@@ -15,6 +15,8 @@ from score_core.answers.units import read_unit
 
 Algebra = Callable[[str, str], bool | None]  # (gold, answer), both expressions; None where it is not asked
 
+MAX_UNORDERED = 50  # of longer lists each member would be compared with each of the other's
+
 _SEPARATORS = re.compile(r" (?:or|and) |,? ?\b(?:or|and)\b |[,;]")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _OPENING, _CLOSING = "([{", ")]}"
@@ -86,7 +88,7 @@ def compare(gold: str, answer: str, algebra: Algebra) -> bool | None:
         return algebra(gold, answer) if _RELATION.search(one) and not _words(one) else False
     if len(golds) != len(answers) or (kind != other and not _one_set(kind, golds, other, answers)):
         return False
-    if kind in ("list", "union"):
+    if kind in ("list", "union") and len(golds) <= MAX_UNORDERED:
         return _matched([[compare(one, each, algebra) for each in answers] for one in golds])
     return _all(compare(one, each, algebra) for one, each in zip(golds, answers, strict=True))
 
