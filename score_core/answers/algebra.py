@@ -5,6 +5,7 @@ math-verify parses and compares. Its yes is not enough: it rounds, solves, and f
 without rounding: numbers by their value, expressions at a few points, equations by their proportion.
 """
 
+import re
 from typing import Any
 
 import sympy
@@ -21,6 +22,7 @@ _READING = LatexExtractionConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
 )
+_EXPONENT = re.compile(r"(?<![A-Za-z0-9\\])([0-9]*\.?[0-9]+)[eE]([-+]?[0-9]{1,3})(?![0-9.])")
 DIGITS = 30  # of numeric evaluation
 TOLERANCE = sympy.Float("1e-15", DIGITS)  # relative
 POINTS = (sympy.Rational(5, 7), sympy.Rational(19, 11), sympy.Rational(37, 13))
@@ -57,6 +59,7 @@ def _equal_expressions(gold: str, answer: str) -> bool:
 
 def _parsed(text: str) -> Any:
     """The one expression in `text`, its decimals exact; None where it cannot be read to the end."""
+    text = _EXPONENT.sub(r"\1 \\times 10^{\2}", text)
     found = parse(f"${text}$", [_READING], fallback_mode="no_fallback", parsing_timeout=None)
     if len(found) != 1 or found[0] is None:
         return None

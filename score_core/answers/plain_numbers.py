@@ -136,8 +136,9 @@ def _share(number: Quantity) -> Quantity:
 def _rounds_to(gold: Quantity, answer: Quantity) -> bool:
     if gold.value == answer.value:
         return True
-    if gold.places is None or (answer.places is not None and answer.places < gold.places):
+    if gold.places is None:
         return False
+    # An answer with fewer places stays what it is, and is not the gold answer.
     scale = Fraction(10) ** gold.places
     rounded = (abs(answer.value) * scale + Fraction(1, 2)).__floor__() / scale  # half away from zero
     return gold.value == (rounded if answer.value >= 0 else -rounded)
