@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
+from score_core.answers.leftovers import in_degrees, is_undone, other_case, words_of
 from score_core.answers.plain_numbers import read_number, same_number
 from score_core.answers.units import read_unit
 
@@ -28,51 +29,6 @@ _NAME = re.compile(
 _EQUALS = re.compile(r"(?<![<>!\\])=|\\in(?![a-zA-Z])")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|lt|gt|in)(?![a-zA-Z])")
 _TIME = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?: ?([aApP])\.? ?[mM]\.?)?")
-_COMMAND = re.compile(r"\\(?:begin|end) ?\{[a-z]*\}|\\[A-Za-z]+")
-_LETTERS = re.compile(r"[^\W\d_]{2,}|[^\W\d_a-zA-Z]")
-_SHORT_WORDS = frozenset(
-    (
-        "is",
-        "or",
-        "and",
-        "not",
-        "no",
-        "to",
-        "the",
-        "it",
-        "if",
-        "but",
-        "all",
-        "any",
-        "per",
-        "yes",
-        "only",
-        "for",
-    )
-)
-_FUNCTIONS = frozenset(
-    ("arcsin", "arccos", "arctan", "sinh", "cosh", "tanh")  # the shorter ones are no words
-)
-# Operations that a value has behind it. One in the answer that is not in the gold answer is left to be done.
-_UNDONE = tuple(
-    re.compile(rf"\\(?:{names})(?![a-zA-Z])")
-    for names in (
-        "i?i?int|oint",
-        "sum",
-        "prod",
-        "lim",
-        "d?t?binom|choose",
-        "det",
-        "gcd|lcm|[bp]?mod",
-        "max|min",
-    )
-)
-_FACTORIAL = re.compile("!")
-_ANGLE_FUNCTION = re.compile(r"(?<![a-zA-Z])(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?(?![a-zA-Z])")
-_UNDONE_IN_NUMBERS = (_ANGLE_FUNCTION, re.compile(r"(?<![a-zA-Z])(?:ln|log|lg|exp)(?![a-zA-Z])"))
-_VARIABLE = re.compile(
-    r"(?<![\\A-Za-z])(?!e\b)[A-Za-z](?![A-Za-z])|\\(?:alpha|beta|gamma|theta|phi|lambda|mu|omega)"
-)
 
 
 def compare(gold: str, answer: str, algebra: Algebra) -> bool | None:
@@ -85,7 +41,7 @@ def compare(gold: str, answer: str, algebra: Algebra) -> bool | None:
     if "one" in (kind, other) and "list" not in (kind, other):
         # An interval and an inequality may be the same set.
         one = golds[0] if kind == "one" else answers[0]
-        return algebra(gold, answer) if _RELATION.search(one) and not _words(one) else False
+        return algebra(gold, answer) if _RELATION.search(one) and not words_of(one) else False
     if len(golds) != len(answers) or (kind != other and not _one_set(kind, golds, other, answers)):
         return False
     if kind in ("list", "union") and len(golds) <= MAX_UNORDERED:
@@ -101,7 +57,7 @@ def _one_set(kind: str, golds: Sequence[str], other: str, answers: Sequence[str]
 
 def has_words(text: str) -> bool:
     """Whether a normalised answer is compared as words are: as it is written."""
-    return bool(_words(text)) and read_number(text) is None
+    return bool(words_of(text)) and read_number(text) is None
 
 
 def _parts(text: str) -> tuple[str, list[str]]:
@@ -111,7 +67,7 @@ def _parts(text: str) -> tuple[str, list[str]]:
     pieces = _split(text, _SEPARATORS)
     if len(pieces) > 1:
         return "list", pieces
-    if text.count(r"\pm") == 1 and not _words(text):
+    if text.count(r"\pm") == 1 and not words_of(text):
         return "list", [" ".join(text.replace(r"\pm", sign).split()).removeprefix("+ ") for sign in "+-"]
     pieces = _split(text, re.compile(r"\\cup(?![a-zA-Z])"))
     if len(pieces) > 1:
@@ -229,13 +185,13 @@ def _ask(gold: str, answer: str, algebra: Algebra) -> bool | None:
     (one, unit), (other, given) = _without_unit(gold), _without_unit(answer)
     if unit and given and unit != given:
         return False
-    if _words(one) or _words(other):
+    if words_of(one) or words_of(other):
         return _squeezed(gold) == _squeezed(answer)
     if (
         one.count("'") != other.count("'")
-        or _other_case(one, other)
-        or _is_undone(one, other)
-        or _in_degrees(one, other)
+        or other_case(one, other)
+        or is_undone(one, other)
+        or in_degrees(one, other)
     ):
         return False
     return algebra(one, other)
@@ -249,32 +205,6 @@ def _without_unit(text: str) -> tuple[str, str]:
         if unit:
             return " ".join(words[:at]), unit
     return text, ""
-
-
-def _words(text: str) -> list[str]:
-    """The words in `text` that are no product of variables."""
-    found = _LETTERS.findall(_COMMAND.sub(" ", text))
-    return [
-        word
-        for word in found
-        if (len(word) > 3 or word.lower() in _SHORT_WORDS or not word.isascii()) and word not in _FUNCTIONS
-    ]
-
-
-def _other_case(gold: str, answer: str) -> bool:
-    known, given = ({c for c in _COMMAND.sub(" ", text) if c.isalpha()} for text in (gold, answer))
-    return any(c.swapcase() in known for c in given - known)
-
-
-def _is_undone(gold: str, answer: str) -> bool:
-    kinds = (*_UNDONE, _FACTORIAL, *(() if _VARIABLE.search(gold) else _UNDONE_IN_NUMBERS))
-    return any(kind.search(answer) and not kind.search(gold) for kind in kinds)
-
-
-def _in_degrees(gold: str, answer: str) -> bool:
-    """Whether one of two is an angle function of degrees and the other is not."""
-    degrees = [r"^\circ" in text for text in (gold, answer)]
-    return degrees[0] != degrees[1] and any(_ANGLE_FUNCTION.search(text) for text in (gold, answer))
 
 
 def _squeezed(text: str) -> str:
