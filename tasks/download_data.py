@@ -39,9 +39,10 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
             "path": getattr(config.used_data, "path", None),
             "revision": prepared.revision,
             "seed": config.seed,
-            "reward": config.reward.model_dump(include={"extractor", "matcher", "marker"}),
+            "reward": config.reward.model_dump(include={"extractor", "matcher", "mode", "marker"}),
             "counts": {split: len(prepared.splits[split]) for split in splits},
             "sha256": tree_digests(folder),
+            "quarantine_reasons": prepared.reasons,
             **{kind: [asdict(row) for row in getattr(prepared, kind)] for kind in LEFT_OUT},
         }
         write_json(folder / "manifest.json", manifest)

@@ -36,7 +36,7 @@ PARAMETERS: dict[str, Any] = {
         "retry": "prompts/addition/retry.txt",
         "max_new_tokens": 8,
     },
-    "reward": {"extractor": "last_integer", "matcher": "integer"},
+    "reward": {"extractor": "last_number", "matcher": "integer"},
     "stage2": {"alpha": 3.0},
     "report": {"title": "Learning to correct a sum", "samples": 3},
 }

@@ -53,7 +53,7 @@ def small_config(**sections: Any) -> Config:
             "max_new_tokens": 5,
             "max_prompt_tokens": 16,
         },
-        "reward": {"extractor": "last_integer", "matcher": "integer"},
+        "reward": {"extractor": "last_number", "matcher": "integer"},
         "training": {
             "steps": 2,
             "prompts_per_step": 8,

@@ -1,13 +1,18 @@
-"""Extractors: from the text of an attempt, or of a data set's gold answer, to the answer in it.
+r"""Extractors: from the text of an attempt, or of a data set's gold answer, to the answer in it.
 
-Each takes the whole text and returns the answer's text, or None where the form asked for is not
-there. Nothing here decides equality; that is `score_core/answers/matchers.py`. A new extractor is a
-function, or a class made with the section `reward` if it needs settings, and a line in `EXTRACTORS`.
+Each takes text without thinking and of limited length (`score_core/answers/answer_part.py`) and returns the
+answer's text, or None where the form asked for is not there. Where an extractor knows several forms it
+takes a tag before `####` or a box, these before the marker, and that before the last number; of one form it
+takes the last.
+
+Nothing here decides equality; that is `score_core/answers/matchers.py`. A new extractor is a function, or a
+class made with the section `reward` if it needs settings, and a line in `EXTRACTORS`. All take linear time.
 """
 
 import re
 from collections.abc import Callable
 
+from score_core.answers.answer_part import after_marker
 from score_core.config.reward import Reward
 
 Extractor = Callable[[str], str | None]
@@ -18,14 +23,20 @@ NUMBER = re.compile(
     r"(?:(?<![\w)\]}])[-+\u2212])?(?:\\?[$€£])?"
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<!\w)\.[0-9]+)"
 )
-_HASH = re.compile(r"####\s*" + f"({NUMBER.pattern})")
-_BRACES = re.compile(r"(?:\\boxed|\\fbox)\s*\{|(?<!\\)[{}]")
-_CLOSING_WORDS = re.compile(r"\.?\s*I hope it is correct.*$")
+# The same with what belongs to the number: 1/3 is not 3, and 5 cm^2 ends in 5.
+_LAST_NUMBER = re.compile(
+    r"\\[dt]?frac ?(?:\{[^{}]{1,40}\} ?\{[^{}]{1,40}\}|[0-9] ?[0-9])"
+    rf"|(?<![\^_0-9])(?<![\^_][{{-])(?<![\^_]\{{-){NUMBER.pattern}"
+    r"(?: ?/ ?[0-9]+(?:\.[0-9]+)?|[eE][-+]?[0-9]+|:[0-9]{2}"
+    r"|(?: ?(?:\\times|\u00d7|\*) ?10)?\^\{?[-+]?[0-9]+\}?)?"
+)
+_BRACES = re.compile(r"\\(?:boxed|fbox) {0,3}\{|(?<!\\)[{}]|\\(?:boxed|fbox) {1,3}([^\s{}$]{1,100})")
+_FENCE = "```"
 
 
-def last_integer(text: str) -> str | None:
-    """The last number written in `text`, as it is written; a fraction is not cut down to an integer."""
-    numbers = NUMBER.findall(text)
+def last_number(text: str) -> str | None:
+    """The last number written in `text`, as it is written, its fraction or exponent included."""
+    numbers = [found.group() for found in _LAST_NUMBER.finditer(text)]
     return numbers[-1] if numbers else None
 
 
@@ -36,36 +47,84 @@ def answer_tag(text: str) -> str | None:
     return text[start + len("<answer>") : end].strip() if start >= 0 else None
 
 
-def gsm8k_hash(text: str) -> str | None:
-    """The last answer tag, else the number of the last `#### N`, else the last number."""
-    tagged = answer_tag(text)
-    if tagged is not None:
-        return tagged
-    hashes = _HASH.findall(text)
-    return hashes[-1] if hashes else last_integer(text)
+def boxes(text: str) -> list[str]:
+    r"""What each complete `\boxed{…}` (or `\fbox{…}`, or `\boxed 7`) holds, by where it begins."""
+    return [text[start:end].strip() for start, end in _boxes(text)]
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last complete `\boxed{…}` (or `\fbox{…}`) holds, braces inside it included."""
+    r"""What the last complete `\boxed{…}` holds, braces inside it included."""
+    found = _boxes(text)
+    return text[slice(*found[-1])].strip() if found else None
+
+
+def _boxes(text: str) -> list[tuple[int, int]]:
     open_braces: list[int | None] = []  # for each, where its box's content starts; None: no box
-    last: tuple[int, int] | None = None
+    found = []
     for token in _BRACES.finditer(text):
-        if token.group().endswith("{"):
+        if token.group(1):
+            found.append(token.span(1))
+        elif token.group().endswith("{"):
             open_braces.append(token.end() if len(token.group()) > 1 else None)
         elif open_braces:
             start = open_braces.pop()
-            if start is not None and (last is None or start > last[0]):
-                last = start, token.start()
-    return text[slice(*last)].strip() if last else None
+            if start is not None:
+                found.append((start, token.start()))
+    return sorted(found)
 
 
-def after_marker(text: str, marker: str) -> str | None:
-    """The rest of the line after the last `marker`, without the sentence's end."""
-    _, found, rest = text.rpartition(marker)
-    lines = rest.strip().splitlines() if found else []
-    if not lines:
+def hash_or_box(text: str) -> str | None:
+    """The whole line behind the last `####`, or the last box, whichever comes last."""
+    start = text.rfind("####")
+    found = _boxes(text)
+    if start < 0 or (found and found[-1][0] > start):
+        return boxed(text)
+    return _first_line(text[start + 4 :])
+
+
+def sentence(text: str | None) -> str | None:
+    """What the first line of `text` says, without the sentence's end; None where there is none."""
+    line = _first_line(text or "")
+    if line is None:
         return None
-    return _CLOSING_WORDS.sub("", lines[0]).strip().lstrip(":").rstrip(".").strip()
+    return line.partition("I hope it is correct")[0].strip().lstrip(":").rstrip(". ").strip() or None
+
+
+def _first_line(text: str) -> str | None:
+    lines = text.lstrip().split("\n", 1)
+    return lines[0].strip() or None
+
+
+class Marker:
+    """The rest of the line after the last `reward.marker`."""
+
+    def __init__(self, settings: Reward) -> None:
+        self._marker, self._is_cut = settings.marker, settings.mode == "final"
+
+    def __call__(self, text: str) -> str | None:
+        return sentence(text if self._is_cut else after_marker(text, self._marker))
+
+
+class MathFinalAnswer(Marker):
+    """The last answer tag, else the last boxed answer, else what follows `reward.marker`."""
+
+    def __call__(self, text: str) -> str | None:
+        return _first_found(text, answer_tag, boxed, super().__call__)
+
+
+class Gsm8kHash(Marker):
+    """The last answer tag, else the last `####` line or box, else the marker's line, else the last number."""
+
+    def __call__(self, text: str) -> str | None:
+        return _first_found(text, answer_tag, hash_or_box, self._marked, last_number)
+
+    def _marked(self, text: str) -> str | None:
+        return None if self._is_cut else super().__call__(text)
+
+
+def _first_found(text: str, *extractors: Extractor) -> str | None:
+    found = (extract(text) for extract in extractors)
+    return next((answer for answer in found if answer is not None), None)
 
 
 def code_block(text: str) -> str | None:
@@ -77,21 +136,13 @@ def code_block(text: str) -> str | None:
     return None
 
 
-class MathFinalAnswer:
-    """The last answer tag, else the last boxed answer, else what follows `reward.marker`."""
-
-    def __init__(self, settings: Reward) -> None:
-        self._marker = settings.marker
-
-    def __call__(self, text: str) -> str | None:
-        answers = (answer_tag(text), boxed(text), after_marker(text, self._marker))
-        return next((answer for answer in answers if answer is not None), None)
-
-
 EXTRACTORS: dict[str, Extractor | Callable[[Reward], Extractor]] = {
-    "last_integer": last_integer,
-    "gsm8k_hash": gsm8k_hash,
+    "boxed": boxed,
+    "gsm8k_hash": Gsm8kHash,
+    "answer_tag": answer_tag,
     "math_final_answer": MathFinalAnswer,
+    "marker": Marker,
+    "last_number": last_number,
     "code_block": code_block,
     "identity": str.strip,  # the whole text, without the white space around it
 }

@@ -1,34 +1,37 @@
 r"""Matchers: whether an extracted answer equals the gold one.
 
 A matcher first normalises both answers to text, then compares these; nothing equals an answer that it
-cannot read, nor an empty one. What can be decided on text or as an exact fraction is; only the rest goes to
-math-verify (`score_core/answers/math_equality.py`). A new matcher is a subclass of `ExactMatcher`, made with
-the section `reward`, and a line in `MATCHERS`.
+cannot read, nor an empty one. A new matcher is a subclass of `ExactMatcher`, made with the section `reward`,
+and a line in `MATCHERS`.
 """
 
+import logging
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import lru_cache
 
 from score_core.answers.code_tests import CodeTests
 from score_core.answers.extractors import NUMBER, boxed
-from score_core.answers.math_equality import MathEquality
+from score_core.answers.math_equality import MathEquality, Pair
+from score_core.answers.mathematics import MAX_CHARACTERS, normalise
+from score_core.answers.plain_numbers import read_number
+from score_core.answers.questions import tokens
+from score_core.answers.remembered import Remembered
+from score_core.answers.structure import compare, has_words
 from score_core.config.reward import Reward
+from score_core.errors import UserError
 
-# Longer answers are unreadable: no task has them, and big-number arithmetic on them takes minutes.
-MAX_CHARACTERS = 1000
-REMEMBERED = 1 << 16  # normalised answers and compared pairs kept, of which training repeats many
+log = logging.getLogger(__name__)
 
 _INTEGER = re.compile(r"([-+\u2212]?)[^0-9.]*([0-9,]+)(?:\.0+)?")
-_DECIMAL = re.compile(r"[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)")
-_RATIO = re.compile(
-    r"([-+]?)(?:\\frac(?:\{([-+]?[0-9]+)\}\{([0-9]+)\}|([0-9])\s*([0-9]))|([0-9]+)\s*/\s*([0-9]+))"
+_TYPESETTING = re.compile(r"\\[!,;:]|\\(?:left|right|text|mathrm|textbf|mathbf)(?![a-zA-Z])|\\(?=[$%()\[\]])")
+# What makes another number of the one that is written, or takes it back.
+_CHANGED = re.compile(
+    r"[\\^<>]|[0-9]!|[0-9] ?/|/ ?[0-9]|[a-z)] ?[*+] ?[0-9]|[0-9] ?[*+] ?[a-z(]|[a-z]_"
+    r"|[0-9][abcdefijknopqrtuvwxyz\u03b1-\u03c9](?![a-z])|n't\b|\b(?:not|wrong|incorrect|false|or|either|neither|half|third"
+    r"|quarter|dozen|hundred|thousand|million|billion|trillion)\b",
+    re.IGNORECASE,
 )
-_TYPESETTING = re.compile(r"\\[!,;:]|\\(?:left|right)(?![a-zA-Z])")
-_WHOLE_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_CHOICE = re.compile(r"\(\s*([A-Za-z])\s*\)|([A-Z])\s*[.)]")
-_WORDS = re.compile(r"[^\W\d_][^\W\d_ .,'-]*(?:[ .,'-]+[^\W\d_]+)*\.?")
 
 
 class ExactMatcher:
@@ -58,13 +61,30 @@ class ExactMatcher:
         return [True] * len(golds)
 
 
-class IntegerMatcher(ExactMatcher):
-    """The same integer, however it is written: `1,000`, `$1000`, `1000.0`, `1000 apples`.
+class WordsMatcher(ExactMatcher):
+    """`em`: the same words; case, punctuation and articles do not count."""
 
-    An answer that holds no number, several, or one that is not whole is unreadable.
+    def normalise(self, answer: str) -> str | None:
+        return " ".join(tokens(answer)) or None
+
+
+class ContainedMatcher(WordsMatcher):
+    """`in_acc`: the gold answer's words stand in the answer, one after another. It rewards saying much."""
+
+    def equal_all(self, golds: Sequence[str], answers: Sequence[str]) -> list[bool]:
+        return [f" {gold} " in f" {answer} " for gold, answer in zip(golds, answers, strict=True)]
+
+
+class IntegerMatcher(ExactMatcher):
+    """The same integer, however it is written: `1,000`, `$1000`, `1000.0`, `1000 apples`, `1e3`.
+
+    An answer that holds no number, several, or one that is not whole is unreadable, and so is one with words
+    or signs that make another number of it: `7 million`, `not 7`, `7!`.
     """
 
     def normalise(self, answer: str) -> str | None:
+        if len(answer) > MAX_CHARACTERS:
+            return None
         # The hot path of training: nearly every answer is plain digits. Digits stay text, since
         # `int` refuses long ones.
         if answer.isascii() and answer.isdigit():
@@ -72,11 +92,16 @@ class IntegerMatcher(ExactMatcher):
         return _integer(answer)
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=8192)
 def _integer(answer: str) -> str | None:
-    numbers = NUMBER.findall(_untypeset(answer)) if len(answer) <= MAX_CHARACTERS else []
+    inner = boxed(answer)
+    text = _TYPESETTING.sub("", (answer if inner is None else inner).replace("{,}", ",")).strip()
+    numbers = NUMBER.findall(text)
+    power = read_number(text) if len(numbers) == 2 and re.search("[eE^]", text) else None
+    if power is not None and power.value.denominator == 1:
+        return str(power.value)
     whole = _INTEGER.fullmatch(numbers[0]) if len(numbers) == 1 else None
-    if whole is None:
+    if whole is None or _CHANGED.search(text):
         return None
     digits = whole.group(2).replace(",", "").lstrip("0") or "0"
     return f"-{digits}" if whole.group(1) in ("-", "\u2212") and digits != "0" else digits
@@ -85,100 +110,68 @@ def _integer(answer: str) -> str | None:
 class MathMatcher(ExactMatcher):
     r"""The same mathematical object: number, expression, equation, set, interval, matrix, or word.
 
-    Two answers that cannot be shown equal within `reward.seconds` are not equal.
+    Two answers that cannot be shown equal within the time limit are not equal.
     """
 
     def __init__(self, settings: Reward) -> None:
         self._algebra = MathEquality(settings.seconds)
-        self._compared: dict[tuple[str, str], bool] = {}
+        self._remembered = Remembered()
 
     def normalise(self, answer: str) -> str | None:
-        return _mathematics(answer)
+        return normalise(answer)
 
     def equal_all(self, golds: Sequence[str], answers: Sequence[str]) -> list[bool]:
         pairs = list(zip(golds, answers, strict=True))
-        if len(self._compared) > REMEMBERED:
-            self._compared.clear()
-        fresh = {pair: _equal_as_written(*pair) for pair in pairs if pair not in self._compared}
-        decided = {pair: verdict for pair, verdict in fresh.items() if verdict is not None}
-        self._compared |= decided | self._ask([pair for pair in fresh if pair not in decided])
-        return [self._compared[pair] for pair in pairs]
+        verdicts: dict[Pair, bool] = {}
+        unknown = []
+        for pair in dict.fromkeys(pairs):
+            verdict = self._remembered.get(pair)
+            if verdict is None:
+                verdict = pair[0] == pair[1] or compare(*pair, _not_asked)
+            if verdict is None:
+                unknown.append(pair)
+            else:
+                verdicts[pair] = verdict
+        lost = 0
+        for pair, asked in self._algebra.verdicts(unknown):
+            verdicts[pair] = bool(asked)
+            # What a lost helper did not say is no verdict on the pair.
+            if asked is None:
+                lost += 1
+            else:
+                self._remembered.keep([(pair, asked)])
+        if lost:
+            log.warning(
+                "%d comparisons lost their helper process twice and count as not equal this time", lost
+            )
+        return [verdicts[pair] for pair in pairs]
 
     def readable_all(self, golds: Sequence[str]) -> list[bool]:
         # Equality as written would hold for any nonsense, so everything but numbers and words is
         # asked of the algebra.
-        unclear = {(gold, gold) for gold in golds if _value(gold) is None and not _WORDS.fullmatch(gold)}
-        verdicts = self._ask(sorted(unclear))
-        return [verdicts.get((gold, gold), True) for gold in golds]
-
-    def _ask(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bool]:
-        return dict(zip(pairs, self._algebra.equal_all(pairs), strict=True))
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _mathematics(answer: str) -> str | None:
-    if len(answer) > MAX_CHARACTERS:
-        return None
-    inner = boxed(answer)
-    text = _untypeset(answer if inner is None else inner)
-    text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", text).replace("\u2212", "-")
-    text = " ".join(text.split())
-    previous = None
-    while text != previous:  # wrappings come in any order: $\text{(C)}.$
-        previous = text
-        text = _unwrap(text)
-    readable = any(c.isalnum() for c in text) and text.count("{") == text.count("}")
-    return text if readable else None
+        found: dict[Pair, bool | None] = {}
+        for gold in golds:
+            found[gold, gold] = has_words(gold) or compare(gold, gold, _not_asked)
+        asked = dict(self._algebra.verdicts([pair for pair, verdict in found.items() if verdict is None]))
+        for (gold, _), verdict in asked.items():
+            if verdict is None:
+                raise UserError(
+                    f"the process that compares mathematics was ended or stopped twice at the gold answer "
+                    f"{gold[:80]!r}, so nothing is known of it; see that memory suffices, and run again."
+                )
+        verdicts = found | asked
+        return [verdicts[gold, gold] is True for gold in golds]
 
 
-def _untypeset(text: str) -> str:
-    r"""`text` without commands that only space it: `1{,}000` and `1\,000` become `1,000` and `1000`."""
-    return _TYPESETTING.sub("", text.replace("{,}", ","))
-
-
-def _unwrap(text: str) -> str:
-    """One layer less of dollar signs, delimiters, text commands, full stops, percent signs."""
-    text = text.strip().removesuffix(".").strip()
-    for start, end in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**")):
-        inner = text.removeprefix(start).removesuffix(end)
-        if text == start + inner + end and inner and start not in inner:
-            return inner
-    # A currency or percent sign left over: $18 is 18, 20\% is 20 as data sets of mathematics mean it.
-    text = re.sub(r"^([-+]?)\\?[$€£]\s*(?=[-+]?[.0-9])", r"\1", text)
-    text = re.sub(r"(?<=[0-9])\s*\\?%$", "", text)
-    for pattern in (_WHOLE_TEXT, _CHOICE):
-        whole = pattern.fullmatch(text)
-        if whole:
-            return next(group for group in whole.groups() if group is not None)
-    return text
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _value(text: str) -> Fraction | None:
-    """The exact value of a decimal number or of a ratio of integers; None of anything else."""
-    if _DECIMAL.fullmatch(text):
-        return Fraction(text.replace(",", "").removesuffix("."))
-    ratio = _RATIO.fullmatch(text)
-    if ratio is None:
-        return None
-    sign, *parts = ratio.groups()
-    numerator, denominator = (int(part) for part in parts if part is not None)
-    if denominator == 0:
-        return None
-    return Fraction(-numerator if sign == "-" else numerator, denominator)
-
-
-def _equal_as_written(gold: str, answer: str) -> bool | None:
-    """Equality where text or exact arithmetic decides it, else None."""
-    if gold == answer:
-        return True
-    values = _value(gold), _value(answer)
-    return None if None in values else values[0] == values[1]
+def _not_asked(gold: str, answer: str) -> None:
+    """The algebra, where only what takes none is to be decided."""
 
 
 MATCHERS: dict[str, type[ExactMatcher] | type[CodeTests]] = {
+    "math_acc": MathMatcher,
     "integer": IntegerMatcher,
-    "math": MathMatcher,
-    "exact": ExactMatcher,
+    "exact_match": ExactMatcher,
+    "em": WordsMatcher,
+    "in_acc": ContainedMatcher,
     "code_tests": CodeTests,
 }

@@ -5,12 +5,25 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from score_core.answers.extractors import EXTRACTORS, Extractor
+from score_core.answers.answer_part import answer_part
+from score_core.answers.extractors import EXTRACTORS, Extractor, boxes
 from score_core.answers.matchers import MATCHERS, ExactMatcher
 from score_core.config.reward import Reward, named
 
 # A gold answer without any mark of its own is taken whole if it looks like one: short, on one line.
 MAX_BARE_GOLD_CHARACTERS = 200
+
+# Why a gold answer cannot be used, and how its row is rescued.
+NOT_FOUND, SEVERAL, NO_ANSWER, NOT_COMPARED = "not found", "several boxes", "no answer", "not compared"
+RESCUES = {
+    NOT_FOUND: "set reward.extractor to the form in which the gold answers stand, or data.columns.answer to "
+    "a column that holds the bare answers",
+    SEVERAL: "write the answer in one box, or the accepted answers as a list in the column of the answers",
+    NO_ANSWER: "set reward.matcher to one that reads such answers (exact_match and em compare words), or "
+    "write the answer as it reads them",
+    NOT_COMPARED: "write the answer as LaTeX that math-verify parses, raise reward.seconds, or set "
+    "reward.matcher: exact_match",
+}
 
 
 class Verdict(NamedTuple):
@@ -20,12 +33,19 @@ class Verdict(NamedTuple):
     correct: bool
 
 
+class Reason(NamedTuple):
+    """Why a gold answer cannot be used."""
+
+    kind: str  # a key of `RESCUES`
+    says: str
+
+
 @dataclass(frozen=True)
 class Gold:
     """A data set's gold answers to one problem, as far as attempts can be compared with them."""
 
     references: tuple[str, ...]  # normalised and distinct; empty if none can be read
-    reasons: tuple[str, ...]  # why the others cannot, one each
+    reasons: tuple[Reason, ...]  # why the others cannot, one each
 
 
 class Verifier:
@@ -37,7 +57,11 @@ class Verifier:
 
     def __init__(self, settings: Reward) -> None:
         self._settings = settings
+        self._marker = settings.marker if settings.mode == "final" else None
         self._extract: Extractor = named(EXTRACTORS, settings.extractor, "reward.extractor", settings)
+        # Gold answers need not stand after a marker.
+        whole = settings.model_copy(update={"mode": "default"})
+        self._extract_gold: Extractor = named(EXTRACTORS, settings.extractor, "reward.extractor", whole)
         self._matcher: ExactMatcher = named(MATCHERS, settings.matcher, "reward.matcher", settings)
 
     def verify_all(self, texts: Sequence[str], references: Sequence[tuple[str, ...]]) -> list[Verdict]:
@@ -46,7 +70,7 @@ class Verifier:
         Right is what equals any of the references; where there is none, nothing is right.
         """
         normalise = self._matcher.normalise
-        found = [None if text is None else normalise(text) for text in map(self._extract, texts)]
+        found = [self._read(text) for text in texts]
         pairs = [
             (at, gold, answer)
             for at, (answer, golds) in enumerate(zip(found, references, strict=True))
@@ -83,15 +107,26 @@ class Verifier:
         matched = [pair for pair, verdict in zip(pairs, equal, strict=True) if verdict]
         return {gold for gold, _ in matched} == set(one) and {gold for _, gold in matched} == set(other)
 
-    def _read_gold(self, text: str) -> tuple[str | None, str]:
+    def _read(self, text: str) -> str | None:
+        part = answer_part(text, self._marker)
+        extracted = None if part is None else self._extract(part)
+        return None if extracted is None else self._matcher.normalise(extracted)
+
+    def _read_gold(self, text: str) -> tuple[str | None, Reason]:
         """The normalised answer, and what to say where it cannot be used."""
-        extracted = text if self._matcher.whole_golds else self._extract(text)
+        part = text if self._matcher.whole_golds else answer_part(text, None) or ""
+        extracted = part if self._matcher.whole_golds else self._extract_gold(part)
         if extracted is None:
-            extracted = text.strip()
+            extracted = part.strip()
             if not extracted or len(extracted) > MAX_BARE_GOLD_CHARACTERS or "\n" in extracted:
-                return None, f"no answer found by the extractor {self._settings.extractor}"
-        answer = self._matcher.normalise(extracted)
+                return None, Reason(NOT_FOUND, f"no answer found by the extractor {self._settings.extractor}")
+        normalise = self._matcher.normalise
+        boxed = () if self._matcher.whole_golds else boxes(part)
+        if extracted in boxed and len(set(map(normalise, boxed))) > 1:
+            return None, Reason(SEVERAL, f"{len(boxed)} boxes, of which none is marked as the answer")
+        answer = normalise(extracted)
         if answer is None:
-            return None, f"{extracted[:80]!r} is no answer to the matcher {self._settings.matcher}"
-        complaint = f"{answer[:80]!r} {self._matcher.complaint}"
-        return answer, f"{complaint} by the matcher {self._settings.matcher}"
+            says = f"{extracted[:80]!r} is no answer to the matcher {self._settings.matcher}"
+            return None, Reason(NO_ANSWER, says)
+        says = f"{answer[:80]!r} {self._matcher.complaint} by the matcher {self._settings.matcher}"
+        return answer, Reason(NOT_COMPARED, says)

@@ -16,7 +16,7 @@ from score_core.errors import unknown_name
 class Term(Section):
     """One term of the training reward."""
 
-    name: str  # one of `TERMS`, score_core/rewards/terms.py
+    name: str  # one of `TERMS`, score_core/rewards/terms.py, or where another stands: package.module:function
     weight: Annotated[float, Field(allow_inf_nan=False)]  # what it is multiplied by; negative for a penalty
 
 
@@ -25,8 +25,13 @@ class Reward(Section):
 
     extractor: str  # one of `EXTRACTORS`, score_core/answers/extractors.py
     matcher: str  # one of `MATCHERS`, score_core/answers/matchers.py
-    marker: str  # what `math_final_answer` looks for
-    seconds: Positive  # the time limit of one comparison; of one program with all of its tests
+    mode: Literal["default", "final"]  # the whole text is read, or only what follows the last marker
+    # Also what the extractors `marker`, `math_final_answer` and `gsm8k_hash` look for.
+    marker: Annotated[str, Field(min_length=1)]
+    # CPU time of one comparison, or of a program with all of its tests, when data is prepared and models are
+    # evaluated; and in training, where all processes wait for the slowest.
+    seconds: Positive
+    training_seconds: Positive
     # Where `code_tests` runs programs that a model has written. required: in a sandbox, or the stage refuses.
     # none: as this user, within limits of time and memory; they may read and write what the user may.
     sandbox: Literal["required", "none"]

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from score_core.answers.verifier import RESCUES as UNREADABLE
 from score_core.answers.verifier import Verifier
 from score_core.config.code_data import CodeData
 from score_core.config.data import AdditionData
@@ -21,6 +22,9 @@ from score_core.problems import REPAIR, Problem, content_hash
 
 log = logging.getLogger(__name__)
 
+EMPTY = "empty problem"
+RESCUES = {EMPTY: "write the problem, or set data.columns.problem to its column", **UNREADABLE}
+
 
 @dataclass(frozen=True)
 class Refused:
@@ -30,6 +34,7 @@ class Refused:
     row: int  # in the source's order, from 0
     id: str
     reason: str
+    kind: str = ""  # a key of `RESCUES`, of what is quarantined or a dropped answer
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,21 @@ class Prepared:
     conflicting: list[Refused]  # rows of one problem with different gold answers
     dropped_answers: list[Refused]  # gold answers that cannot be read, of rows that have others
     revision: str | None
+
+    @property
+    def reasons(self) -> list[dict[str, str | int]]:
+        """Each reason for quarantine: how many rows it took, an example, and how to rescue them."""
+        by_kind = {kind: [row for row in self.quarantined if row.kind == kind] for kind in RESCUES}
+        return [
+            {
+                "reason": kind,
+                "rows": len(rows),
+                "example": f"{rows[0].split} row {rows[0].row}: {rows[0].reason}",
+                "rescue": RESCUES[kind],
+            }
+            for kind, rows in by_kind.items()
+            if rows
+        ]
 
 
 def prepare(config: Config) -> Prepared:
@@ -120,13 +140,16 @@ def _keep(verifier: Verifier, name: str, split: Split, account: Prepared, drop: 
         content, place = content_hash(row.problem), f"{split.name} row {row.number}"
         identity = row.id or content
         if not row.problem.strip():
-            quarantined.append(Refused(name, row.number, row.id or "", "the problem is empty"))
+            quarantined.append(Refused(name, row.number, row.id or "", "the problem is empty", EMPTY))
         elif not gold.references:
-            quarantined.append(Refused(name, row.number, identity, "; ".join(gold.reasons)))
+            reasons = "; ".join(reason.says for reason in gold.reasons)
+            quarantined.append(Refused(name, row.number, identity, reasons, gold.reasons[0].kind))
         else:
             problem = Problem(identity, row.problem, gold.references)
             readable.setdefault(content, []).append(Kept(name, row.number, place, content, problem))
-            account.dropped_answers.extend(Refused(name, row.number, identity, why) for why in gold.reasons)
+            account.dropped_answers.extend(
+                Refused(name, row.number, identity, why.says, why.kind) for why in gold.reasons
+            )
     account.quarantined.extend(quarantined)
     kept = []
     conflicts = []
@@ -157,7 +180,12 @@ def _keep(verifier: Verifier, name: str, split: Split, account: Prepared, drop: 
         raise UserError(f"{split.name}: the split is empty; expected at least one problem, {found}.")
     if first_reason:
         counts = f"{len(quarantined)} of {len(split.rows)}"
-        log.warning("%s: %s rows quarantined, see manifest.json (%s)", split.name, counts, first_reason)
+        log.warning(
+            "%s: %s rows quarantined, see quarantine_reasons in manifest.json for how to rescue them (%s)",
+            split.name,
+            counts,
+            first_reason,
+        )
     return kept
 
 

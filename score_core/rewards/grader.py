@@ -21,11 +21,16 @@ class Graded(NamedTuple):
 class Grader:
     """The verifier and the rewards that the section `reward` describes.
 
+    Args:
+        training: comparisons have `reward.training_seconds`, not `reward.seconds`.
+
     Raises:
         UserError: a name in it is unknown. Making a grader costs nothing: make one before any work.
     """
 
-    def __init__(self, settings: Reward) -> None:
+    def __init__(self, settings: Reward, training: bool = False) -> None:
+        if training:
+            settings = settings.model_copy(update={"seconds": settings.training_seconds})
         self._verifier = Verifier(settings)
         self._rewards = Rewards(settings)
 

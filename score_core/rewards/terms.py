@@ -3,21 +3,30 @@
 A term sees a problem's whole group at one attempt and returns one number a member, so it may look at
 the answers' form or length, grade by degrees, or compare the members with each other. A new one is a
 function, or a class made with its entry of `reward.terms` if it needs settings or a state, and a line
-in `TERMS`. Right or wrong is decided elsewhere (`score_core/answers/verifier.py`).
+in `TERMS`; one that stands elsewhere is named by its import path, `package.module:function`. Right or wrong
+is decided in another place (`score_core/answers/verifier.py`).
 """
 
+import importlib
 import math
-import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from score_core.answers.code_tests import share_passed
+from score_core.answers.questions import token_f1
 from score_core.config.reward import Reward, Term, named
+from score_core.errors import UserError, refusing
+from score_core.rewards.forms import (
+    format,
+    format_and_match,
+    reasoning_steps,
+    strict_format_and_match,
+    tag_count,
+)
 from score_core.rewards.group import Group
+from score_core.rewards.lengths import cosine_length, repetition
 
 RewardTerm = Callable[[Group], Sequence[float]]
-
-_THINK = re.compile(r"<think>.*?</think>", re.DOTALL)
-_TWO_BLOCKS = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
 
 
 def match(group: Group) -> list[float]:
@@ -25,20 +34,10 @@ def match(group: Group) -> list[float]:
     return [float(correct) for correct in group.correct]
 
 
-def format_and_match(group: Group) -> list[float]:
-    """0.25 for a think pair, 0.25 for exactly one answer pair, 0.5 for a right answer."""
+def f1(group: Group) -> list[float]:
+    """Token F1 of the extracted answer, best over the references; 0 where there is no answer."""
     return [
-        0.25 * bool(_THINK.search(text)) + 0.25 * _one_pair(text, "answer") + 0.5 * correct
-        for text, correct in zip(group.texts, group.correct, strict=True)
-    ]
-
-
-def strict_format_and_match(group: Group) -> list[float]:
-    """0.5 if the text is one think block, then one answer block, and nothing else; 0.5 for a right answer."""
-    return [
-        0.5 * (_one_pair(text, "think") and _one_pair(text, "answer") and bool(_TWO_BLOCKS.fullmatch(text)))
-        + 0.5 * correct
-        for text, correct in zip(group.texts, group.correct, strict=True)
+        0.0 if answer is None else token_f1(answer, group.problem.references) for answer in group.extracted
     ]
 
 
@@ -50,8 +49,14 @@ def code_share(group: Group) -> list[float]:
 TERMS: dict[str, RewardTerm | Callable[[Term], RewardTerm]] = {
     "match": match,
     "code_share": code_share,
+    "f1": f1,
     "format_and_match": format_and_match,
     "strict_format_and_match": strict_format_and_match,
+    "format": format,
+    "tag_count": tag_count,
+    "reasoning_steps": reasoning_steps,
+    "cosine_length": cosine_length,
+    "repetition": repetition,
 }
 
 
@@ -59,13 +64,12 @@ class Rewards:
     """The weighted sum of the terms that `reward.terms` names.
 
     Raises:
-        UserError: there is no term of that name.
+        UserError: there is no term of that name, or nothing at that import path.
     """
 
     def __init__(self, settings: Reward) -> None:
         self._terms: list[tuple[Term, RewardTerm]] = [
-            (term, named(TERMS, term.name, f"reward.terms.{at}.name", term))
-            for at, term in enumerate(settings.terms)
+            (term, _made(term, f"reward.terms.{at}.name")) for at, term in enumerate(settings.terms)
         ]
 
     def score(self, group: Group) -> list[float]:
@@ -87,7 +91,17 @@ class Rewards:
         return [math.fsum(values) for values in zip(*weighted, strict=True)]
 
 
-def _one_pair(text: str, tag: str) -> bool:
-    """Whether `tag` opens once and closes once, in this order."""
-    opening, closing = f"<{tag}>", f"</{tag}>"
-    return text.count(opening) == text.count(closing) == 1 and text.index(opening) < text.index(closing)
+def _made(settings: Term, key: str) -> RewardTerm:
+    """The term of that name, or what stands at that import path."""
+    if ":" not in settings.name:
+        made: RewardTerm = named(TERMS, settings.name, key, settings)
+        return made
+    module, _, attribute = settings.name.partition(":")
+    remedy = "name a term as package.module:function, where package can be imported from the project's folder"
+    with refusing(f"{key}: {module} cannot be imported", remedy):
+        found: Any = importlib.import_module(module)
+    found = getattr(found, attribute, None)
+    if not callable(found):
+        raise UserError(f"{key}: {module} has no function or class {attribute!r}; {remedy}.")
+    term: RewardTerm = found(settings) if isinstance(found, type) else found
+    return term

@@ -131,7 +131,11 @@ def train_phase(
         The summary: steps, the step whose weights were kept, last rewards, validation there, and the share
         of weights that are others than at the start.
     """
-    settings, grader, engine = algorithm.settings, Grader(config.reward), make_engine(runtime.engine)
+    settings, grader, engine = (
+        algorithm.settings,
+        Grader(config.reward, training=True),
+        make_engine(runtime.engine),
+    )
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     base, longest = base_of(folders.reference), conversation.longest(algorithm.attempts)

@@ -98,7 +98,7 @@ def test_gold_answers_whose_own_solution_fails_are_quarantined() -> None:
     ]
     found = Verifier(reward(**SETTINGS)).golds([(GOLD,), *((gold,) for gold in golds), ("",), ("junk",)])
     assert [gold.references for gold in found] == [(GOLD,), (), (), (), ()]
-    assert all("their own solution fails" in gold.reasons[0] for gold in found[1:3])
+    assert all("their own solution fails" in gold.reasons[0].says for gold in found[1:3])
 
 
 @needs_sandbox

@@ -1,10 +1,16 @@
 """Right or wrong: verdicts, several references, the reading of gold answers, names, speed."""
 
+import random
+import re
+from pathlib import Path
+
 import pytest
 
+from score_core.algorithms import SETTINGS
 from score_core.answers.extractors import EXTRACTORS
 from score_core.answers.matchers import MATCHERS, ExactMatcher
 from score_core.answers.verifier import Verdict, Verifier
+from score_core.config.parsing import load_config
 from score_core.errors import UserError
 from tests.configs import reward
 from tests.sandbox import needs_sandbox
@@ -54,7 +60,7 @@ def test_each_attempt_of_a_batch_is_compared_with_its_own_references():
 
 def golds(*raw, **names):
     found = verifier(**names).golds([(texts,) if isinstance(texts, str) else texts for texts in raw])
-    return [gold.references for gold in found], [gold.reasons for gold in found]
+    return [gold.references for gold in found], [tuple(why.says for why in gold.reasons) for gold in found]
 
 
 def test_gold_answers_go_through_the_same_extractor():
@@ -77,10 +83,10 @@ def test_a_bare_gold_answer_stands_for_itself_and_a_long_text_does_not():
         "We see.\nIt is five.",
         "word " * 100,
         extractor="math_final_answer",
-        matcher="math",
+        matcher="math_acc",
     )
     assert references == [(r"\frac{1}{2}",), ("x+1",), (), (), ()]
-    assert reasons[2] == ("'x^' cannot be compared by the matcher math",)
+    assert reasons[2] == ("'x^' cannot be compared by the matcher math_acc",)
 
 
 def test_several_gold_answers_keep_those_that_can_be_read_once_each():
@@ -101,13 +107,19 @@ def test_prepared_gold_answers_judge_the_raw_ones_right():
     [
         (
             {"extractor": "gsm8k_hsh"},
-            "reward.extractor: there is no 'gsm8k_hsh'; did you mean gsm8k_hash? Known: code_block, ",
+            "reward.extractor: there is no 'gsm8k_hsh'; did you mean gsm8k_hash? Known: answer_tag, ",
         ),
         (
             {"matcher": "intger"},
-            "reward.matcher: there is no 'intger'; did you mean integer? Known: code_tests, exact, ",
+            "reward.matcher: there is no 'intger'; did you mean integer? Known: code_tests, em, ",
         ),
-        ({"matcher": "zzz"}, "reward.matcher: there is no 'zzz'; known: code_tests, exact, integer, math."),
+        (
+            {"matcher": "zzz"},
+            "reward.matcher: there is no 'zzz'; known: code_tests, em, exact_match, in_acc, ",
+        ),
+        ({"matcher": "math"}, "reward.matcher: there is no 'math'; did you mean math_acc?"),
+        ({"matcher": "exact"}, "reward.matcher: there is no 'exact'; did you mean exact_match?"),
+        ({"extractor": "last_integer"}, "there is no 'last_integer'; did you mean last_number?"),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest(names, message):
@@ -130,6 +142,20 @@ def test_an_extractor_and_a_matcher_are_added_in_one_line_each(monkeypatch):
 def test_a_whole_step_of_texts_is_verified_at_once():
     texts = [str(number * 7919 % 999_983) for number in range(1024)]
     references = [(text,) for text in texts]
-    embedded = verifier("last_integer", "integer")
+    embedded = verifier("last_number", "integer")
     assert all(verdict.correct for verdict in embedded.verify_all(texts, references))
     assert not any(verdict.correct for verdict in embedded.verify_all(texts, references[1:] + references[:1]))
+
+
+# What the embedded default's model can say: its digits, its two signs, and the words of its instructions.
+SPOKEN = [*"0123456789", "+", "=", "check", " your", "answer", " fix"]
+
+
+def test_the_embedded_default_grades_as_it_always_did():
+    embedded = Verifier(load_config(Path("params.yaml"), SETTINGS, ()).reward)
+    rng = random.Random(1)
+    texts = ["".join(rng.choices(SPOKEN, k=rng.randint(0, 8))) for _ in range(20_000)]
+    for text, verdict in zip(texts, embedded.verify_all(texts, [("42",)] * len(texts)), strict=True):
+        digits = re.findall("[0-9]+", text)
+        last = str(int(digits[-1])) if digits else None
+        assert verdict == Verdict(last, last == "42"), text

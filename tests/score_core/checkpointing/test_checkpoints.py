@@ -151,7 +151,7 @@ def test_the_fingerprint_hangs_on_what_the_result_hangs_on(inputs: list[Path]) -
         "rate": name(stage1={"learning_rate": 0.5}),
         "seed": name(seed=99),
         "lora": name(lora={"rank": 2}),
-        "reward": name(reward={"extractor": "identity", "matcher": "exact"}),
+        "reward": name(reward={"extractor": "identity", "matcher": "exact_match"}),
         "length": name(conversation={"max_new_tokens": 4}),
         "threads": name(threads=2),
         "dialogue": name(said="said on another day"),

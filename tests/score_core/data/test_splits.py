@@ -54,7 +54,7 @@ def test_several_gold_answers_lose_those_that_cannot_be_read(tmp_path):
     (two,) = [p for p in result.splits["train"] + result.splits["validation"] if p.problem == "two?"]
     assert two.references == ("2", "3")
     assert result.dropped_answers == [
-        Refused("train", 40, "train40", "'no idea' is no answer to the matcher integer")
+        Refused("train", 40, "train40", "'no idea' is no answer to the matcher integer", "no answer")
     ]
     assert [(row.id, row.reason) for row in result.quarantined] == [
         (
@@ -63,6 +63,28 @@ def test_several_gold_answers_lose_those_that_cannot_be_read(tmp_path):
         ),
         ("train42", "no answer found by the extractor gsm8k_hash"),
     ]
+
+
+def test_reasons_for_quarantine_are_counted_and_say_how_to_rescue_rows(tmp_path):
+    bad = [
+        ("one?", "no idea"),
+        ("two?", "none"),
+        ("three?", ""),
+        ("", "#### 3"),
+        ("four?", r"\boxed{3} \boxed{4}"),
+    ]
+    result = prepared(tmp_path, numbered(40) + bad)
+    reasons = {row["reason"]: row for row in result.reasons}
+    assert {kind: row["rows"] for kind, row in reasons.items()} == {
+        "no answer": 2,
+        "not found": 1,
+        "empty problem": 1,
+        "several boxes": 1,
+    }
+    assert sum(row["rows"] for row in result.reasons) == len(result.quarantined)
+    assert reasons["no answer"]["example"].startswith("train row 40: 'no idea' is no answer")
+    assert "reward.matcher" in reasons["no answer"]["rescue"]
+    assert "one box" in reasons["several boxes"]["rescue"]
 
 
 def test_a_wrong_name_is_refused_before_the_source_is_read():
@@ -155,7 +177,7 @@ def test_gold_answers_that_the_matcher_holds_equal_are_no_conflict(tmp_path):
     for split, content in (("train", rows), ("test", [("last?", ["9"])])):
         lines = [json.dumps({"question": problem, "answer": answers}) for problem, answers in content]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
-    math = {"extractor": "identity", "matcher": "math"}
+    math = {"extractor": "identity", "matcher": "math_acc"}
     result = prepare(config(data={"path": str(tmp_path), "columns": columns}, reward=math))
     assert [row.row for row in result.duplicates] == [1] and result.conflicting == []
 

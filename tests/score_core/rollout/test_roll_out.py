@@ -37,7 +37,7 @@ def grader(monkeypatch):
         {"name": "attempt", "weight": 1.0},
         {"name": "cut", "weight": -0.5},
     ]
-    return Grader(reward(extractor="last_integer", terms=terms))
+    return Grader(reward(extractor="last_number", terms=terms))
 
 
 def rolled(conversation, grader, batch_size, given=None, **options):

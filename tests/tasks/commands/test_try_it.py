@@ -105,7 +105,7 @@ def checkout(tmp_path, monkeypatch):
             "max_prompt_tokens": 32,
             "max_new_tokens": 7,
         },
-        reward={"extractor": "last_integer", "matcher": "integer"},
+        reward={"extractor": "last_number", "matcher": "integer"},
     )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters))
     (tmp_path / "runtime.yaml").symlink_to(ROOT / "runtime.yaml")
