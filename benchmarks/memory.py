@@ -13,18 +13,24 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import psutil
 
 from benchmarks.tables import markdown
 from tasks.runner.exits import parser_of
 
 # hidden, intermediate, layers, key-value heads of 64, vocabulary
 SHAPES = {"small vocabulary": (512, 2048, 12, 8, 2_000), "large vocabulary": (384, 1536, 8, 2, 60_000)}
-ROWS, LENGTH = 24, 320
+ROWS, LENGTH = 24, 320  # ten times as many rows while sampling
 TOLERATED = 0.2
 
 
 def held() -> int:
-    """The most bytes that this process has held so far."""
+    """Bytes that this process holds now."""
+    return psutil.Process().memory_info().rss
+
+
+def most_held() -> int:
+    """The most bytes that it has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -57,12 +63,13 @@ def measure(name: str, what: str, checkpointing: bool) -> None:
         model.eval()
         before = held()
         with torch.no_grad():
-            cache = BoundedCache(config, ROWS, LENGTH)
-            ids = torch.ones(ROWS, 1, dtype=torch.long)
+            rows = 10 * ROWS
+            cache = BoundedCache(config, rows, LENGTH)
+            ids = torch.ones(rows, 1, dtype=torch.long)
             for _ in range(LENGTH):
                 logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1]
-                choose(logits, torch.rand(ROWS, dtype=torch.float64), 1.0, 1.0)
-        reckoned = ROWS * (LENGTH * shape.token_cached + shape.row_logits)
+                choose(logits, torch.rand(rows, dtype=torch.float64), 1.0, 1.0)
+        reckoned = rows * (LENGTH * shape.token_cached + shape.row_logits)
     else:
         for weight in model.parameters():
             weight.grad = torch.zeros_like(weight)
@@ -74,9 +81,9 @@ def measure(name: str, what: str, checkpointing: bool) -> None:
         trajectories = assemble([row] * ROWS, [[False]] * ROWS, pad_id=0)
         before = held()
         score(model, trajectories, 1.0).logp_P.sum().backward()
-        logits = min(CHUNK, ROWS * (LENGTH - half) * vocabulary) * 4 * 5
-        reckoned = ROWS * LENGTH * shape.token_activations(checkpointing) + logits
-    print(reckoned, held() - before)
+        scored = min(CHUNK, ROWS * (LENGTH - half) * vocabulary)
+        reckoned = shape.scoring(ROWS * LENGTH, scored, checkpointing)
+    print(reckoned, most_held() - before)
 
 
 def main() -> None:

@@ -65,16 +65,32 @@ class Shape:
         """Bytes of the cache for a token."""
         return self.layers * self.cached * self.dtype
 
-    def token_activations(self, checkpointing: bool) -> int:
-        """Bytes that backward needs of a token, with attention that keeps no table of its weights.
+    @property
+    def token_layer(self) -> int:
+        """Bytes that a layer keeps of a token for backward, if attention keeps no table of its weights.
 
-        A layer's norms keep about 28 bytes a hidden unit, in float32; attention keeps queries, keys and
-        values as wide as these, its output and a copy; the MLP its gate, that activated, the other branch and
-        their product. With checkpointing a layer keeps its input, and one layer at a time all of it.
+        Norms keep about 28 bytes a hidden unit, in float32; attention keeps queries, keys and values as wide
+        as these, its output and a copy; the MLP its gate, that activated, the other branch and their product.
         """
-        layer = 28 * self.hidden + self.dtype * (5 * self.hidden + 4 * self.intermediate)
-        kept = self.layers * 4 * self.hidden + layer if checkpointing else self.layers * layer
-        return kept + 16 * self.hidden  # embedding, last norm
+        return 28 * self.hidden + self.dtype * (5 * self.hidden + 4 * self.intermediate)
+
+    def token_activations(self, checkpointing: bool) -> int:
+        """Bytes kept of a token until backward; with checkpointing the layers' inputs, and one layer."""
+        layers = self.layers * (4 * self.hidden if checkpointing else self.token_layer)
+        return layers + checkpointing * self.token_layer + 16 * self.hidden  # embedding, last norm
+
+    def scoring(self, tokens: int, scored: int, checkpointing: bool) -> int:
+        """The most bytes of a micro-batch, in forward and backward.
+
+        On top of what is kept comes either a chunk of logits, about four times over (the logarithms, their
+        exponentials, the gradient), or the gradients of a layer, which take about three times what it keeps.
+
+        Args:
+            tokens: of the micro-batch, padding included.
+            scored: logits that are held at a time.
+        """
+        kept = tokens * self.token_activations(checkpointing)
+        return kept + max(4 * 4 * scored, 3 * tokens * self.token_layer)
 
     @property
     def row_logits(self) -> int:
@@ -153,21 +169,22 @@ def fit_batches(
         return BatchSizes(max(CPU_TOKENS, longest), CPU_ROWS)
     held, sampling = weights
     free = USED * room - held
-    scoring = min(chunk, longest * shape.vocabulary) * 4 * 5  # logits, their logarithm, and its gradient
-    token, row = shape.token_activations(checkpointing), longest * shape.token_cached + shape.row_logits
-    tokens, rows = int((free - scoring) / token), int((free - sampling) / row)
+    kept, row = shape.token_activations(checkpointing), longest * shape.token_cached + shape.row_logits
+    tokens = min(int(free / (kept + 3 * shape.token_layer)), int((free - 16 * chunk) / kept))
+    rows = int((free - sampling) / row)
     gb = 1e-9
+    one = shape.scoring(longest, min(chunk, longest * shape.vocabulary), checkpointing)
     sums = (
         f"of {room * gb:.1f} GB weights, gradients and optimiser hold {held * gb:.1f} (and while sampling "
-        f"{sampling * gb:.1f} more); a dialogue of {longest} tokens takes {longest * token * gb:.2f} to "
-        f"train on, beside {scoring * gb:.2f} of logits, and {row * gb:.2f} to sample"
+        f"{sampling * gb:.1f} more); a dialogue of {longest} tokens takes {one * gb:.2f} to train on and "
+        f"{row * gb:.2f} to sample"
     )
-    if tokens < longest or rows < 1:
+    if one > free or row > free - sampling:
         raise UserError(
             f"runtime.yaml: micro_batch_tokens: auto: not one dialogue fits: {sums}. Set "
             "launch.gradient_checkpointing: true, lower conversation.max_new_tokens, train adapters (lora), "
             "or split the model over more GPUs (launch.strategy: zero3)."
         )
-    sizes = BatchSizes(min(tokens, MOST_TOKENS), min(rows, MOST_ROWS))
+    sizes = BatchSizes(min(max(tokens, longest), MOST_TOKENS), min(rows, MOST_ROWS))
     log.info("memory: %s; so micro-batches of %d tokens, and %d sampled together", sums, *astuple(sizes))
     return sizes
