@@ -147,11 +147,11 @@ def test_ten_megabytes_are_graded_as_ten_lines_are(name, piece):
         ("answer_tag", r"\boxed{1}", None),
         ("marker", "Final Answer: The final answer is: $5$. I hope it is correct.", "$5$"),
         ("marker", r"\boxed{1}", None),
-        ("code_block", "So:\n```python\nx = 1\n\ny = 2\n```\nor\n```\nx = 3\n```", "x = 3"),
-        ("code_block", "```python\nx = 1\n```\nand\n```python\nx =", "x = 1"),
-        ("code_block", "  ```python\n  x = 1\n  ```", "  x = 1"),
+        ("code_block", "So:\n```python\nx = 1\n\ny = 2\n```\nor\n```\nx = 3\n```", "x = 3\n"),
+        ("code_block", "```python\nx = 1\n```\nand\n```python\nx =", "x ="),
+        ("code_block", "```python\nx = 1\n```\nwhich prints\n```text\n1\n```", "x = 1\n"),
         ("code_block", "x = 1", None),
-        ("code_block", "```python\nx = 1", None),
+        ("code_block", "```python\nx = 1", "x = 1"),
     ],
 )
 def test_single_forms(name, text, answer):

@@ -111,7 +111,7 @@ def test_f1_counts_common_tokens(extracted, references, value):
 HOSTILE = "<think>", "</think>", "<answer>", "Step 1", "Step 11", "1", "1.", "- ", "\n", " ", "a ", "First,"
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", sorted({*TERMS} - {"code_share"}))  # which runs programs
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_ten_megabytes_are_paid_as_ten_lines_are(name, piece):
     text = piece * (10_000_000 // len(piece))
