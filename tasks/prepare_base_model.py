@@ -52,7 +52,8 @@ def _make(config: Config, folder: Path, threads: int) -> None:
 def _check(folder: Path, source: object) -> None:
     """Loads all but the weights, and looks through these, so that no later stage fails on it."""
     from score_core.errors import UserError
-    from score_core.models.folders import check_finite, load_configs, load_tokenizer
+    from score_core.models.folders import load_configs, load_tokenizer
+    from score_core.models.weights import check_finite
 
     try:
         load_tokenizer(folder)

@@ -58,7 +58,7 @@ def check_model(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         content = read_json(index, "prepare_base_model", keys=["weight_map"])
-        with _loading(folder, index.name):
+        with loading(folder, index.name):
             missing = sorted({*content["weight_map"].values()} - {*names})
         for shard in missing:
             raise UserError(f"{folder}: {shard} is missing, which {index.name} names; copy it there.")
@@ -75,7 +75,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     check_model(folder)
-    with _loading(folder, "tokenizer"):
+    with loading(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, padding_side="left"
         )
@@ -103,7 +103,7 @@ def load_configs(folder: Path) -> "tuple[PreTrainedConfig, GenerationConfig]":
     from transformers import AutoConfig, GenerationConfig
 
     check_model(folder)
-    with _loading(folder, "configuration"):
+    with loading(folder, "configuration"):
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         if (folder / "generation_config.json").exists():
             return config, GenerationConfig.from_pretrained(str(folder), local_files_only=True)
@@ -148,7 +148,7 @@ def load_model(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    with _loading(folder, "model"):
+    with loading(folder, "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype,
@@ -177,7 +177,7 @@ def load_adapter(whole: "PreTrainedModel", folder: Path, **options: Any) -> "Pef
     """
     from peft import PeftModel
 
-    with _loading(folder, "adapter"):
+    with loading(folder, "adapter"):
         return PeftModel.from_pretrained(whole, str(folder), **options)
 
 
@@ -244,52 +244,6 @@ def copy_local_model(path: Path, output: Path) -> None:
             shutil.copyfile(file, output / file.name)
 
 
-def check_finite(folder: Path) -> None:
-    """Checks that all weights of a model folder are numbers, one tensor in memory at a time.
-
-    Raises:
-        UserError: one is NaN or infinite, or a file is no safetensors.
-    """
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("*.safetensors")):
-        with _loading(folder, file.name), safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - a method, of no dictionary
-                weight = weights.get_tensor(name)
-                # Numbers of 8 bits and fewer have no test of their own.
-                wide = weight.float() if weight.itemsize == 1 else weight
-                wrong = weight.numel() - int(wide.isfinite().sum())
-                if wrong:
-                    raise UserError(
-                        f"{folder}: {wrong} of {weight.numel()} numbers of {name} in {file.name} are NaN or "
-                        "infinite; expected finite weights; copy or make the model again."
-                    )
-
-
-def changed_share(before: Path, after: Path) -> float:
-    """The share of the numbers in the model folder `after` that are others than in `before`.
-
-    One tensor is in memory at a time. What `before` has not, as with a new adapter, was 0.
-    """
-    from safetensors import safe_open
-
-    at: dict[str, Path] = {}
-    for file in before.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as weights:
-            at |= dict.fromkeys(weights.keys(), file)
-    changed = total = 0
-    for file in sorted(after.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - a method, of no dictionary
-                new, old = weights.get_tensor(name), 0.0
-                if name in at:
-                    with safe_open(at[name], framework="pt") as others:
-                        old = others.get_tensor(name).to(new.dtype)
-                changed += int((new != old).sum())
-                total += new.numel()
-    return changed / total
-
-
 def end_token_ids(
     tokenizer: "PreTrainedTokenizerBase", generation_config: "GenerationConfig | None" = None
 ) -> tuple[int, ...]:
@@ -319,6 +273,6 @@ def context_limit(config: "PreTrainedConfig") -> int | None:
     return min((limit for limit in found if limit is not None), default=None)
 
 
-def _loading(folder: Path, part: str) -> AbstractContextManager[None]:
+def loading(folder: Path, part: str) -> AbstractContextManager[None]:
     what = f"{folder}: transformers cannot load the {part}"
     return refusing(what, "expected a folder it saved itself, without code of its own")

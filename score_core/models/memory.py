@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig
 from score_core.config.model import Lora
 from score_core.config.runtime import Launch
 from score_core.errors import UserError
+from score_core.models.weights import count_parameters
 
 log = logging.getLogger(__name__)
 USED = 0.9  # of a GPU: the rest is its driver's, the libraries', and lost between blocks
@@ -51,7 +52,7 @@ class Shape:
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
         return cls(
-            _parameters(folder),
+            count_parameters(folder),
             text.num_hidden_layers,
             text.hidden_size,
             wide,
@@ -96,20 +97,6 @@ class Shape:
     def row_logits(self) -> int:
         """Bytes of a row while its next token is drawn: logits, in float32, and their masses."""
         return self.vocabulary * (self.dtype + 3 * 4)
-
-
-def _parameters(folder: Path) -> int:
-    from safetensors import safe_open
-
-    count = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - a method, of no dictionary
-                size = 1
-                for side in weights.get_slice(name).get_shape():
-                    size *= side
-                count += size
-    return count
 
 
 def weight_bytes(shape: Shape, lora: Lora | None, packed: bool, launch: Launch) -> tuple[int, int]:

@@ -26,7 +26,8 @@ from score_core.config.schema import Config
 from score_core.config.training import Training
 from score_core.distributed import check_strategy, rank
 from score_core.files import write_json
-from score_core.models.folders import base_of, changed_share
+from score_core.models.folders import base_of
+from score_core.models.weights import changed_share
 from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
 from score_core.rl.algorithm import Algorithm
