@@ -1,0 +1,75 @@
+"""What fits: sizes for GPUs that exist, and a refusal with the sums where nothing does."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import Qwen2Config
+
+from score_core.errors import UserError
+from score_core.models.memory import CPU_ROWS, CPU_TOKENS, Shape, fit_batches, weight_bytes
+from tests.configs import config, runtime
+
+CHUNK = 2**26
+# Qwen2.5's: 1.5 and 7 billion numbers.
+SMALL = Shape(1_543_714_304, 28, 1536, 8960, 151_936, 2 * 2 * 128, 2)
+LARGE = Shape(7_615_616_512, 28, 3584, 18_944, 152_064, 2 * 4 * 128, 2)
+LORA = {"rank": 16, "alpha": 32, "targets": "all-linear"}
+LONGEST = 512 + 2 * 512 + 30  # the README's example
+
+
+def launch(**settings):
+    return runtime(launch={"processes": 1, "strategy": "single", **settings}).launch
+
+
+def test_a_shape_is_read_from_a_folder_without_its_weights(tmp_path):
+    settings = Qwen2Config(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, tmp_path / "model-1.safetensors")
+    save_file({"c": torch.zeros(11)}, tmp_path / "model-2.safetensors")
+    shape = Shape.of(tmp_path, settings, "bfloat16")
+    assert shape == Shape(15 + 7 + 11, 3, 32, 48, 50, 2 * 2 * 8, 2)
+    assert shape.token_cached == 3 * 2 * 2 * 8 * 2
+
+
+@pytest.mark.parametrize("room", [24e9, 40e9, 80e9])
+def test_the_example_of_the_readme_fits_usual_gpus(room):
+    lora = config(lora=LORA).lora
+    held = weight_bytes(SMALL, lora, False, launch())
+    sizes = fit_batches(SMALL, held, LONGEST, int(room), CHUNK)
+    assert sizes.tokens >= LONGEST and sizes.rows >= 64
+    assert held[0] + SMALL.scoring(sizes.tokens, CHUNK, False) <= 0.9 * room
+    assert held[0] + sizes.rows * (LONGEST * SMALL.token_cached + SMALL.row_logits) <= 0.9 * room
+
+
+def test_more_room_and_recomputing_make_larger_batches():
+    held = weight_bytes(SMALL, config(lora=LORA).lora, False, launch())
+    small, large = (fit_batches(SMALL, held, LONGEST, int(room), CHUNK) for room in (24e9, 80e9))
+    recomputed = fit_batches(SMALL, held, LONGEST, int(24e9), CHUNK, checkpointing=True)
+    assert small.tokens < large.tokens and small.tokens < recomputed.tokens
+    assert small.rows < large.rows and small.rows == recomputed.rows
+
+
+def test_whole_models_are_split_to_fit_or_refused_with_the_sums():
+    alone = weight_bytes(LARGE, None, False, launch())
+    assert alone[0] / LARGE.parameters == pytest.approx(16 + 2 + 2)
+    with pytest.raises(UserError) as caught:
+        fit_batches(LARGE, alone, LONGEST, int(80e9), CHUNK)
+    said = str(caught.value)
+    assert "of 80.0 GB weights, gradients and optimiser hold 152.3" in said
+    assert all(word in said for word in ("gradient_checkpointing", "max_new_tokens", "lora", "zero3"))
+    split = weight_bytes(LARGE, None, False, launch(strategy="zero3", processes=8))
+    assert split[0] == pytest.approx(alone[0] / 8, rel=0.01)
+    assert split[1] / LARGE.parameters == pytest.approx(2 * 7 / 8)
+    assert fit_batches(LARGE, split, LONGEST, int(80e9), CHUNK, checkpointing=True).tokens >= LONGEST
+
+
+def test_on_a_cpu_sizes_do_not_depend_on_memory():
+    held = weight_bytes(LARGE, None, False, launch())
+    sizes = fit_batches(LARGE, held, LONGEST, None, CHUNK)
+    assert (sizes.tokens, sizes.rows) == (CPU_TOKENS, CPU_ROWS)
