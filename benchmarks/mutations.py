@@ -1,9 +1,9 @@
 """Errors of method, made one at a time in a copy of the checkout, and the test that sees each.
 
     .venv/bin/python -m benchmarks.mutations                    # all of mutations.yaml, some minutes
-    .venv/bin/python -m benchmarks.mutations --file trainer.py  # those of some files; writes no table
+    .venv/bin/python -m benchmarks.mutations --file trainer.py  # those of some files
 
-Writes benchmarks/mutations.csv. Ends with 1 if a mutation survived that has no explanation, or did not
+Writes benchmarks/mutations.csv, or some files' rows of it. Ends with 1 if a mutation survived that has no explanation, or did not
 survive though it has one.
 """
 
@@ -120,6 +120,15 @@ def copy(target: Path) -> None:
             shutil.copyfile(ROOT / name, target / name)
 
 
+def write(rows: list[dict[str, str]]) -> None:
+    """Puts rows into the table, in the order of mutations.yaml, beside those of mutations not tried now."""
+    table = ROOT / "benchmarks" / "mutations.csv"
+    before = pd.read_csv(table, keep_default_na=False).to_dict("records") if table.exists() else []
+    found = {(row["file"], row["mutation"]): row for row in [*before, *rows]}
+    order = [(mutation.file, mutation.means) for mutation in mutations()]
+    pd.DataFrame([found[key] for key in order if key in found]).to_csv(table, index=False)
+
+
 def main() -> None:
     """Tries all mutations."""
     parser = parser_of("benchmarks.mutations", __doc__)
@@ -145,8 +154,7 @@ def main() -> None:
                 rows.append({**row, "killed by": test, "survives because": mutation.survives})
                 wrong += bool(test) == bool(mutation.survives)
                 print(f"{mutation.file}: {mutation.means}: {test or 'SURVIVED'}", flush=True)
-    if not arguments.file:
-        pd.DataFrame(rows).to_csv(ROOT / "benchmarks" / "mutations.csv", index=False)
+    write(rows)
     killed = sum(bool(row["killed by"]) for row in rows)
     print(f"{killed} of {len(rows)} killed; {wrong} not as mutations.yaml says")
     sys.exit(bool(wrong))
