@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.mutations                    # all of mutations.yaml, some minutes
     .venv/bin/python -m benchmarks.mutations --file trainer.py  # those of some files
 
-Writes benchmarks/mutations.csv, or some files' rows of it. Ends with 1 if a mutation survived that has no explanation, or did not
-survive though it has one.
+Writes benchmarks/mutations.csv, or some files' rows of it. Ends with 1 if a mutation survived that has no
+explanation, or did not survive though it has one.
 """
 
 import importlib
