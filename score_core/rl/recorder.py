@@ -9,6 +9,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from score_core.files import replacing
+from score_core.rl.stopwatch import PARTS, Stopwatch
 
 STEP, VALIDATION = "step", "validation"
 
@@ -50,15 +51,26 @@ class Recorder(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """One line that tells how training goes: rewards of the attempts, and the latest validation."""
+    """One line that tells how training goes: rewards of the attempts, the latest validation, and the rate.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    Beside it a log of where each step's time went, which is no result: equal runs differ in it.
+
+    Args:
+        name: of the stage.
+        trajectories: of a step, over all processes.
+        stopwatch: of the trainer's steps; validation and saves are in none of their parts.
+        timing: JSON lines: `step`, `seconds`, those of `stopwatch.PARTS`, `trajectories_a_second`,
+            `tokens_a_second` (sampled ones). Goes on after an interruption.
+    """
+
+    def __init__(self, name: str, trajectories: int, stopwatch: Stopwatch, timing: Path) -> None:
+        self.name, self.trajectories, self.stopwatch, self.timing = name, trajectories, stopwatch, timing
         self.bar: tqdm | None = None
         self.validation = ""
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Opens the line."""
+        self.stopwatch.lap()
         if state.is_world_process_zero:
             self.bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", mininterval=1
@@ -75,8 +87,25 @@ class Progress(TrainerCallback):
             )
         elif "loss" in logs:
             rewards = " -> ".join(f"{logs[key]:.2f}" for key in sorted(logs) if key.startswith("reward_t"))
-            self.bar.set_postfix_str(f"reward {rewards}, {self.validation}", refresh=False)
+            spent = self._time(state.global_step, logs)
+            self.bar.set_postfix_str(f"reward {rewards}, {self.validation}, {spent}", refresh=False)
             self.bar.update(state.global_step - self.bar.n)
+
+    def _time(self, step: int, logs: dict[str, float]) -> str:
+        """Logs where a step's time went; returns it for people."""
+        lap = self.stopwatch.lap()
+        tokens = self.trajectories * sum(logs[key] for key in logs if key.startswith("length_t"))
+        rates = {
+            "trajectories_a_second": self.trajectories / lap["seconds"],
+            "tokens_a_second": tokens / lap["seconds"],
+        }
+        with self.timing.open("a") as file:
+            file.write(json.dumps({"step": step, **lap, **rates}) + "\n")
+        shares = "/".join(f"{100 * lap[part] / lap['seconds']:.0f}" for part in PARTS)
+        return (
+            f"{rates['trajectories_a_second']:.0f} traj/s, {rates['tokens_a_second']:.0f} tok/s, "
+            f"{'/'.join(PARTS)} {shares} %"
+        )
 
     def close(self) -> None:
         """Ends the line, so that whatever is said next, an error too, has one of its own."""

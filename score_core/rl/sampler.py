@@ -18,6 +18,7 @@ from score_core.problems import Problem
 from score_core.rewards.grader import Grader
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.batches import PromptSchedule
+from score_core.rl.stopwatch import Stopwatch
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines import Engine
 from score_core.rollout.roll_out import Rollout, roll_out
@@ -65,8 +66,8 @@ class Stage:
 class StepSampler:
     """Draws the trajectories of the positions of `schedule`."""
 
-    def __init__(self, stage: Stage, schedule: PromptSchedule) -> None:
-        self.stage, self.schedule = stage, schedule
+    def __init__(self, stage: Stage, schedule: PromptSchedule, stopwatch: Stopwatch) -> None:
+        self.stage, self.schedule, self.stopwatch = stage, schedule, stopwatch
 
     def draw(
         self, positions: Sequence[int], policy: OpenModel, reference: OpenModel
@@ -133,6 +134,7 @@ class StepSampler:
             noise=noise,
             temperature=settings.temperature,
             given=given,
+            part=self.stopwatch.part,
         )
 
     def _stream(self, use: str, position: int) -> np.random.Generator:

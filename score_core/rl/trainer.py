@@ -44,6 +44,7 @@ from score_core.rl.logprobs import (
 from score_core.rl.objective import kl_term, policy_loss
 from score_core.rl.policy import Reference, switch_off_dropout
 from score_core.rl.sampler import Stage, StepSampler
+from score_core.rl.stopwatch import LEARNING, Stopwatch
 from score_core.rollout.roll_out import Rollout
 
 VALIDATION_KEYS = ("accuracy", "delta", "changed")
@@ -57,6 +58,7 @@ class PolicyTrainer(ResumableTrainer):
         args: its data loader counts micro-batches; what is in them is sampled.
         stage: everything else.
         reference: pi_ref as a frozen model; None takes the policy with its adapter switched off.
+        stopwatch: times the parts of a step.
     """
 
     # Weights already hold the step's normaliser, so micro-batches are summed, not averaged.
@@ -69,12 +71,14 @@ class PolicyTrainer(ResumableTrainer):
         *,
         stage: Stage,
         reference: PreTrainedModel | None,
+        stopwatch: Stopwatch,
         **kwargs: Any,
     ) -> None:
         self.stage, self.settings, self.algorithm = stage, stage.settings, stage.algorithm
         positions = self.settings.steps * self.settings.prompts_per_step
         self.schedule = PromptSchedule(stage.problems, positions, stage.seed, stage.name)
-        self.sampler = StepSampler(stage, self.schedule)
+        self.stopwatch = stopwatch
+        self.sampler = StepSampler(stage, self.schedule, stopwatch)
         switch_off_dropout(model)
         for network in (model, reference):
             if network is not None:
@@ -131,6 +135,11 @@ class PolicyTrainer(ResumableTrainer):
         parts = split(rollout.trajectories, credit.advantage_NT[rows], credit.weight_NT[rows], num_batches)
         self.unscored = len(parts)
         return [{"batch": part} for part in parts], None
+
+    def training_step(self, *given: Any, **named: Any) -> Tensor:
+        """Forward and backward of a micro-batch, timed."""
+        with self.stopwatch.part(LEARNING):
+            return super().training_step(*given, **named)
 
     def compute_loss(
         self,

@@ -36,6 +36,7 @@ from score_core.rl.gap import TOLERATED
 from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
 from score_core.rl.sampler import Stage
+from score_core.rl.stopwatch import Stopwatch
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation, load_conversation
 from score_core.rollout.engines import make_engine
@@ -163,12 +164,15 @@ def train_phase(
         sampling_batch_size=sizes.rows,
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
-    recorder, progress = Recorder(folders.work / "log.jsonl"), Progress(name)
+    recorder, stopwatch = Recorder(folders.work / "log.jsonl"), Stopwatch()
+    trajectories = settings.prompts_per_step * settings.samples_per_prompt
+    progress = Progress(name, trajectories, stopwatch, folders.work / "timing.jsonl")
     trainer = PolicyTrainer(
         model,
         arguments,
         stage=stage,
         reference=load_reference(config, folders.reference, arguments.device) if needs_reference else None,
+        stopwatch=stopwatch,
         processing_class=conversation.tokenizer,
         callbacks=[recorder, progress, Best(settings)],
         checkpoints=checkpoints,

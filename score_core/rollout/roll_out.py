@@ -5,6 +5,7 @@ the noise comes from (None in greedy evaluation).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -20,6 +21,8 @@ from score_core.rewards.group import Ungraded
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Engine, Request, Sampled
 from score_core.rollout.trajectories import Trajectories, assemble
+
+SAMPLING, GRADING = "sampling", "grading"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def roll_out(
     top_p: float = 1.0,
     given: Mapping[int, Sequence[list[int]]] | None = None,
     progress: Callable[[int], object] | None = None,
+    part: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Rollout:
     """Answers each problem `samples` times in `attempts` attempts, and judges every attempt.
 
@@ -78,6 +82,7 @@ def roll_out(
         noise: for the problem at an index, (samples, attempts, M) numbers in [0, 1).
         given: `samples` first attempts for the problem at an index, which are not sampled then.
         progress: called with the number of problems done since the last call.
+        part: entered with the name of what is done, `SAMPLING` or `GRADING`; times it.
 
     Raises:
         NotFinite: the model gives no probabilities to sample by.
@@ -99,7 +104,8 @@ def roll_out(
             top_p,
             [ids for at in batch for ids in given.get(at, ())] or None,
         )
-        parts.append(engine.sample(conversation, request))
+        with part(SAMPLING):
+            parts.append(engine.sample(conversation, request))
         # Once a batch, after its last token: nothing that was chosen without probabilities gets any further.
         if not all(isfinite(value) for row in parts[-1].logp for attempt in row for value in attempt):
             raise NotFinite("the model's probabilities of tokens are not finite")
@@ -118,7 +124,9 @@ def roll_out(
         logp=[logp[row] for row in rows],
     )
     texts = conversation.texts(trajectories.attempts)
-    return Rollout(trajectories, texts, _verdicts(grader, problems, trajectories, texts))
+    with part(GRADING):
+        verdicts = _verdicts(grader, problems, trajectories, texts)
+    return Rollout(trajectories, texts, verdicts)
 
 
 def _verdicts(

@@ -10,6 +10,7 @@ from score_core.problems import Problem
 from score_core.rewards.grader import Grader
 from score_core.rl.batches import PromptSchedule
 from score_core.rl.sampler import Stage, StepSampler
+from score_core.rl.stopwatch import Stopwatch
 from tests.score_core.rollout.speaker import Speaker
 from tests.small_run import small_config
 
@@ -34,7 +35,7 @@ def make_sampler(make_conversation):
             tolerated_gap=1.0,
             sampling_batch_size=1024,
         )
-        return StepSampler(stage, PromptSchedule(PROBLEMS, 400, seed, name))
+        return StepSampler(stage, PromptSchedule(PROBLEMS, 400, seed, name), Stopwatch())
 
     return make
 

@@ -21,6 +21,7 @@ from score_core.rewards.terms import TERMS
 from score_core.rl.arguments import batch_sizes, micro_batches, training_arguments
 from score_core.rl.objective import Objective
 from score_core.rl.sampler import Stage
+from score_core.rl.stopwatch import Stopwatch
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.builtin import BuiltinEngine
@@ -89,6 +90,7 @@ def make_trainer(
         training_arguments(config, runtime, settings, work, "test", count),
         stage=stage,
         reference=reference,
+        stopwatch=Stopwatch(),
         checkpoints=Checkpoints(work / "checkpoints", runtime.checkpoints),
     )
 
