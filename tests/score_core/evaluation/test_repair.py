@@ -35,7 +35,8 @@ class Corrects(BuiltinEngine):
             right = conversation.attempt(suite.wrong_answer.replace("-", ""))
             at = SUITES.index(suite)
             dialogues.append((prompt, *pieces[:-1], (right, 2) if at % 2 == 0 else pieces[-1]))
-        return Sampled(dialogues, sampled.truncated, sampled.logp_NT)
+        logp = [[[0.0] * len(ids) for ids, attempt in pieces if attempt] for pieces in dialogues]
+        return Sampled(dialogues, sampled.truncated, logp)
 
 
 @needs_sandbox
