@@ -66,7 +66,7 @@ def same(work: Path) -> None:
     assert whole.keys() == resumed.keys() and len(whole) > 6
     assert [name for name in whole if whole[name] != resumed[name]] == []
     left = {path.name for path in (work / "work/resumed").iterdir()}
-    (run,) = left - {"log.jsonl"}
+    (run,) = left - {"log.jsonl", "timing.jsonl"}
     # What the outputs can be written from again: the end, the best, and earlier phases.
     checkpoints = sorted(path.name for path in (work / "work/resumed" / run).glob("*-*"))
     summary = json.loads((work / "metrics/resumed.json").read_text())
