@@ -32,7 +32,7 @@ from benchmarks.machine import PAGE, Patient, Run, Skipped, read_only, small_dis
 from benchmarks.tables import markdown
 from tasks.runner.exits import parser_of
 from tasks.runner.pipeline import outputs_of, read_pipeline
-from tests.victims import until
+from tests.victims import until, wait
 
 SECONDS_TO_DIE = 60
 # For every Python below this folder on PYTHONPATH.
@@ -158,11 +158,6 @@ def closed_terminal(clone: Patient, stage: str) -> Iterator[Run]:
         os.killpg(process.pid, signal.SIGHUP)
 
     yield Run(command_of(stage), during=close, terminal=True)
-
-
-def wait(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
-    """Until something holds or the process has ended."""
-    assert until(lambda: condition() or process.poll() is not None, 0.002), "nothing happened"
 
 
 def started(clone: Patient, stage: str, process: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from safetensors.numpy import load
 
 from benchmarks.tables import markdown
 from tasks.runner.exits import parser_of
-from tests.victims import PATIENCE, Victim, until
+from tests.victims import PATIENCE, Victim, wait
 
 STAGES = ("train_stage1", "train_stage2")
 SIGNALS = (signal.SIGTERM, signal.SIGKILL)
@@ -48,11 +47,6 @@ def start(clone: Victim, stage: str) -> subprocess.Popen[str]:
     )
     wait((clone.root / ".runs" / stage / "log.jsonl").exists, process)
     return process
-
-
-def wait(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """Waits until something holds or the process has ended."""
-    assert until(lambda: condition() or process.poll() is not None, 0.001), "nothing happened"
 
 
 def trainers(clone: Victim, stage: str) -> list[psutil.Process]:

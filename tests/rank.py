@@ -22,12 +22,11 @@ from score_core.problems import read_problems
 from score_core.rl import logprobs
 from score_core.rl.trainer import PolicyTrainer
 from tasks.runner.exits import leave
-from tests.small_run import RUNTIME, evaluate, folders, in_micro_batches, small_config, train_stage
+from tests.small_run import HALF, RUNTIME, evaluate, folders, in_micro_batches, small_config, train_stage
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
 # A few steps in bf16: of a model whose output layer has weights of its own, and of an adapter.
 ROUNDED: dict[str, dict[str, Any] | None] = {"bf16": None, "lora-bf16": KINDS["lora"]}
-HALF = {"source": "local", "path": "unused", "dtype": "bfloat16"}
 STAGE = {
     "steps": 5,
     "learning_rate": 1e-3,

@@ -23,6 +23,7 @@ from score_core.rollout.conversation import load_conversation
 from tests.configs import ROOT, config, runtime
 
 RUNTIME = runtime(threads=1)
+HALF = {"source": "local", "path": "unused", "dtype": "bfloat16"}  # a model that computes in bf16
 LONGEST = 33  # tokens of a dialogue of two attempts in `small_config`
 CODE = [Path(__file__)]  # any: no test here changes the code it trains with
 

@@ -1,6 +1,7 @@
 """A checkout whose training is killed, as benchmarks/kill.py and benchmarks/deaths.py do it."""
 
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,3 +76,8 @@ def until(condition: Callable[[], object], pause: float = 0.5) -> bool:
             return True
         time.sleep(pause)
     return False
+
+
+def wait(condition: Callable[[], object], process: subprocess.Popen[Any]) -> None:
+    """Waits until something holds or the process has ended."""
+    assert until(lambda: condition() or process.poll() is not None, 0.001), "nothing happened"

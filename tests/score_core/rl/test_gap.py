@@ -22,7 +22,7 @@ from score_core.rollout.engines.builtin import BuiltinEngine
 from score_core.rollout.engines.engine import Request, Sampled
 from tests.sampling import sample
 from tests.score_core.rl.test_trainer import first_step, make_trainer
-from tests.small_run import RUNTIME, folders, run_folder, small_config, train_stage
+from tests.small_run import HALF, RUNTIME, folders, run_folder, small_config, train_stage
 
 
 class OffEngine(BuiltinEngine):
@@ -173,9 +173,6 @@ def test_dropout_is_off_wherever_it_is_named(small_run: Path, tmp_path: Path) ->
     one, two = (pd.read_csv(tmp_path / "metrics" / f"{name}_curve.csv") for name in ("without", "with"))
     pd.testing.assert_frame_equal(one, two)
     assert json.loads((tmp_path / "with/config.json").read_text())["attention_dropout"] == 0.5
-
-
-HALF = {"source": "local", "path": "unused", "dtype": "bfloat16"}
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
