@@ -4,6 +4,7 @@ How processes are started is `tasks/runner/launch.py`'s business; here is what t
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -98,6 +99,11 @@ def in_effect(state: Any) -> str:
     if kind == DistributedType.FSDP:
         return f"fsdp{state.fsdp_plugin.fsdp_version}"
     return "single" if kind == DistributedType.NO else "ddp"
+
+
+def launched() -> int:
+    """How many processes the launcher has started, which is known before they have joined."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:

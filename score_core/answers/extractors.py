@@ -31,7 +31,6 @@ _LAST_NUMBER = re.compile(
     r"|(?: ?(?:\\times|\u00d7|\*) ?10)?\^\{?[-+]?[0-9]+\}?)?"
 )
 _BRACES = re.compile(r"\\(?:boxed|fbox) {0,3}\{|(?<!\\)[{}]|\\(?:boxed|fbox) {1,3}([^\s{}$]{1,100})")
-_FENCE = "```"
 
 
 def last_number(text: str) -> str | None:

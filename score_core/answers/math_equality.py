@@ -52,13 +52,11 @@ class MathEquality:
         self._seconds = seconds
         self._own()
 
-    def equal_all(self, pairs: Sequence[Pair]) -> list[bool | None]:
-        """Whether the two of each pair are equal, in order; None where no helper lived to tell."""
-        found = dict(self.verdicts(pairs))
-        return [found[pair] for pair in pairs]
-
     def verdicts(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, bool | None]]:
-        """Each distinct pair with its verdict, as they come: quick ones first."""
+        """Each distinct pair with whether its two are equal, as they come: quick ones first.
+
+        None where no helper lived to tell.
+        """
         if self._owner != os.getpid():
             # After a fork the pipes are still the parent's; two users would read each other's answers.
             self._own()

@@ -8,13 +8,13 @@ left out.
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
+from score_core.distributed import launched
 from score_core.errors import refusing
 
 # What computes, and what a checkpoint's files are written by.
@@ -48,7 +48,7 @@ def fingerprint(
         "python": platform.python_version(),
         # Another number adds up in another order, and sharded states fit one number only.
         "threads": runtime.threads,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": launched(),
         "launch": runtime.launch.strategy,
         "engine": runtime.engine,
     }

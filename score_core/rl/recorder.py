@@ -60,7 +60,7 @@ class Progress(TrainerCallback):
         trajectories: of a step, over all processes.
         stopwatch: of the trainer's steps; validation and saves are in none of their parts.
         timing: JSON lines: `step`, `seconds`, those of `stopwatch.PARTS`, `trajectories_a_second`,
-            `tokens_a_second` (sampled ones). Goes on after an interruption.
+            `tokens_a_second` (sampled ones). A resumed run goes on in it, any other starts it.
     """
 
     def __init__(self, name: str, trajectories: int, stopwatch: Stopwatch, timing: Path) -> None:
@@ -72,6 +72,8 @@ class Progress(TrainerCallback):
         """Opens the line."""
         self.stopwatch.lap()
         if state.is_world_process_zero:
+            if state.global_step == 0:
+                self.timing.unlink(missing_ok=True)
             self.bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", mininterval=1
             )

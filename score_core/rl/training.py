@@ -24,7 +24,7 @@ from score_core.checkpointing.fingerprint import fingerprint
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.config.training import Training
-from score_core.distributed import check_strategy, rank
+from score_core.distributed import check_strategy, launched, rank
 from score_core.files import write_json
 from score_core.models.folders import base_of
 from score_core.models.weights import changed_share
@@ -142,8 +142,7 @@ def train_phase(
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     base, longest = base_of(folders.reference), conversation.longest(algorithm.attempts)
     sizes = batch_sizes(config, runtime, base, longest)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # of the launcher, which no Trainer has read yet
-    count = micro_batches(settings, sizes.tokens, longest, processes)
+    count = micro_batches(settings, sizes.tokens, longest, launched())
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
     arguments = training_arguments(config, runtime, settings, folders.work, name, count)
     problems = read_problems(folders.data, "train")

@@ -39,3 +39,6 @@ def test_the_timing_log_has_every_step_and_honest_rates(
         assert line["tokens_a_second"] * line["seconds"] == pytest.approx(8 * 4 * length)
     assert "traj/s" in capsys.readouterr().err
     assert not {"seconds", *PARTS} & {*curve}, "results hold no times: equal runs write equal files"
+    train_stage("stage2", small_config(training={"steps": 2}), RUNTIME, target)
+    lines = [json.loads(line) for line in (target.work / "timing.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2], "of this run alone"
