@@ -44,6 +44,7 @@ class Training(Section):
     # Where the engine's and the trainer's log-probabilities of a token differ (score_core/rl/gap.py):
     max_gap: Positive | None  # nats a token, in a step's mean, above which training stops; null: by the dtype
     importance_cap: Annotated[float, Field(ge=1)] | None  # of a token's importance weight; null: no weights
+    share_prompts: bool  # scoring reads a prompt that several trajectories have once
 
     beta1: NonNegative  # the KL's coefficient at ordinary attempts
     kl_estimator: KLEstimator

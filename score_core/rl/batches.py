@@ -42,10 +42,20 @@ class PromptSchedule:
 
 
 def split(
-    trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, count: int
+    trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, count: int, share_prompts: bool
 ) -> list[MicroBatch]:
-    """`count` micro-batches of about as many tokens each, padding included; like lengths together."""
+    """`count` micro-batches of about as many tokens each, padding included; like lengths together.
+
+    Args:
+        share_prompts: those of a prompt stay next to each other, at the place of the longest of them.
+    """
     lengths_N = trajectories.attention_mask_NL.sum(-1)
+    if share_prompts:
+        prompts = [tuple(pieces[0][0]) for pieces in trajectories.segments]
+        longest: dict[tuple[int, ...], int] = {}
+        for prompt, length in zip(prompts, lengths_N.tolist(), strict=True):
+            longest[prompt] = max(length, longest.get(prompt, 0))
+        lengths_N = lengths_N.new_tensor([longest[prompt] for prompt in prompts])
     order = torch.argsort(lengths_N, stable=True)
     return [
         MicroBatch(trajectories.select(rows.tolist()), advantage_NT[rows], weight_NT[rows])

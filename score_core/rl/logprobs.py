@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from score_core.distributed import most_calls
+from score_core.rl.shared_prompts import SharedPrompts
 from score_core.rollout.trajectories import Trajectories
 
 CHUNK = 2**26  # logits held at a time, 0.3 GB: 441 positions of Qwen's vocabulary, any small model's all
@@ -85,6 +86,7 @@ def score(
     *,
     reference: Distributions | None = None,
     keep_hidden: bool = False,
+    share_prompts: bool = False,
 ) -> TokenScores:
     """Scores the sampled tokens of `trajectories` under `model`, wrapped or not.
 
@@ -92,12 +94,20 @@ def score(
         temperature: divides the logits; must be the one that the tokens were sampled at.
         reference: for the exact KL.
         keep_hidden: also return the hidden states.
+        share_prompts: read a prompt that several of them have once.
     """
+    prompts = SharedPrompts.of(trajectories) if share_prompts else None
+    if prompts is None:
+        read: dict[str, Any] = {
+            "input_ids": trajectories.input_ids_NL,
+            "attention_mask": trajectories.attention_mask_NL,
+            "position_ids": trajectories.position_ids_NL,
+            "score_mask": trajectories.attempt_NL > 0,
+        }
+    else:
+        read = {"prompts": prompts, "score_mask": prompts.sampled_NS}
     scores = model(
-        input_ids=trajectories.input_ids_NL,
-        attention_mask=trajectories.attention_mask_NL,
-        position_ids=trajectories.position_ids_NL,
-        score_mask=trajectories.attempt_NL > 0,
+        **read,
         temperature=temperature,
         reference=reference,
         keep_hidden=keep_hidden,
@@ -106,16 +116,19 @@ def score(
 
 
 def score_upto(
-    model: nn.Module, trajectories: Trajectories, temperature: float, last: int, keep_hidden: bool
+    model: nn.Module, trajectories: Trajectories, temperature: float, last: int, **options: Any
 ) -> TokenScores:
     """Scores under a reference whose KL counts up to attempt `last`; carries no gradient.
 
     Nothing is computed after it: those tokens get zeros, which their coefficient of 0 cancels.
+
+    Args:
+        options: `keep_hidden` and `share_prompts` of `score`.
     """
     complete = last == trajectories.truncated_NT.shape[1]
     part = trajectories if complete else trajectories.upto(last)
     with torch.no_grad():
-        scores = score(model, part, temperature, keep_hidden=keep_hidden)
+        scores = score(model, part, temperature, **options)
     if complete:
         return scores
     _, column_P = trajectories.sampled
@@ -144,6 +157,7 @@ def _forward(
     self: PreTrainedModel,
     *args: Any,
     score_mask: Tensor | None = None,
+    prompts: SharedPrompts | None = None,
     temperature: float = 1.0,
     reference: Distributions | None = None,
     keep_hidden: bool = False,
@@ -156,10 +170,14 @@ def _forward(
     if score_mask is None:
         plain: Any = self._plain_forward
         return plain(*args, **kwargs)
-    hidden_NLH = self.get_decoder()(*args, use_cache=False, **kwargs).last_hidden_state
-    # The token at position l is predicted from position l - 1.
-    hidden_PH = hidden_NLH[:, :-1][score_mask[:, 1:]]
-    token_P = kwargs["input_ids"][:, 1:][score_mask[:, 1:]]
+    if prompts is None:
+        hidden_NLH = self.get_decoder()(*args, use_cache=False, **kwargs).last_hidden_state
+        # The token at position l is predicted from position l - 1.
+        hidden_PH = hidden_NLH[:, :-1][score_mask[:, 1:]]
+        token_P = kwargs["input_ids"][:, 1:][score_mask[:, 1:]]
+    else:
+        hidden_PH = prompts.hidden(self.get_decoder(), self.config)[score_mask]
+        token_P = prompts.input_ids_NS[score_mask]
     size = max(1, CHUNK // self.config.get_text_config().vocab_size)
     parts = []
     # After the last token chunks are empty: calls that other processes need, and this one does not.

@@ -78,6 +78,8 @@ class PolicyTrainer(ResumableTrainer):
         positions = self.settings.steps * self.settings.prompts_per_step
         self.schedule = PromptSchedule(stage.problems, positions, stage.seed, stage.name)
         self.stopwatch = stopwatch
+        # Checkpointed layers take no cache, in which a prompt's keys and values are kept.
+        self.share_prompts = self.settings.share_prompts and not args.activation_checkpointing
         self.sampler = StepSampler(stage, self.schedule, stopwatch)
         switch_off_dropout(model)
         for network in (model, reference):
@@ -132,7 +134,13 @@ class PolicyTrainer(ResumableTrainer):
         )
         count = len(rollout.trajectories)
         rows = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
-        parts = split(rollout.trajectories, credit.advantage_NT[rows], credit.weight_NT[rows], num_batches)
+        parts = split(
+            rollout.trajectories,
+            credit.advantage_NT[rows],
+            credit.weight_NT[rows],
+            num_batches,
+            self.share_prompts,
+        )
         self.unscored = len(parts)
         return [{"batch": part} for part in parts], None
 
@@ -157,6 +165,7 @@ class PolicyTrainer(ResumableTrainer):
             batch.trajectories,
             self.settings.temperature,
             reference=self._reference_distributions(reference),
+            share_prompts=self.share_prompts,
         )
         kl_P = None
         if reference is not None:
@@ -208,7 +217,14 @@ class PolicyTrainer(ResumableTrainer):
         last = max(attempt for attempt, there in enumerate(self._kl_in_loss, start=1) if there)
         exact = self.settings.kl_estimator == "exact"
         with self.reference.scoring() as model:
-            return score_upto(model, batch.trajectories, self.settings.temperature, last, keep_hidden=exact)
+            return score_upto(
+                model,
+                batch.trajectories,
+                self.settings.temperature,
+                last,
+                keep_hidden=exact,
+                share_prompts=self.share_prompts,
+            )
 
     def _reference_distributions(self, scores: TokenScores | None) -> Distributions | None:
         """For the exact KL; None where it is not asked for."""

@@ -36,7 +36,7 @@ def test_micro_batches_hold_every_trajectory_once_with_what_is_its_own() -> None
     rows = [(([10 + n] * length, 0), ([n + 1], 1)) for n, length in enumerate(lengths)]
     trajectories = assemble(rows, [[False]] * 6, pad_id=0, device=torch.device("cpu"))
     names = torch.arange(6.0)[:, None]
-    batches = split(trajectories, names, names * 10, 3)
+    batches = split(trajectories, names, names * 10, 3, share_prompts=False)
     assert [len(batch.trajectories) for batch in batches] == [3, 2, 1]
     seen = []
     for batch in batches:
@@ -47,6 +47,21 @@ def test_micro_batches_hold_every_trajectory_once_with_what_is_its_own() -> None
     assert sorted(seen) == list(range(6))
     widths = [batch.trajectories.input_ids_NL.shape[1] for batch in batches]
     assert widths == [4, 8, 10], "like lengths together: hardly any padding"
+
+
+def test_trajectories_that_share_a_prompt_are_next_to_each_other() -> None:
+    lengths = [[3, 9], [2, 2], [5, 1], [4, 4]]
+    rows = [(([10 + at], 0), ([7] * n, 1)) for at, both in enumerate(lengths) for n in both]
+    trajectories = assemble(rows, [[False]] * 8, pad_id=0, device=torch.device("cpu"))
+    names = torch.arange(8.0)[:, None]
+    batches = split(trajectories, names, names, 3, share_prompts=True)
+    assert len(batches) == 3
+    prompts = [pieces[0][0][0] for batch in batches for pieces in batch.trajectories.segments]
+    assert prompts == [11, 11, 13, 13, 12, 12, 10, 10], "by the longest of each"
+    seen = [int(name) for batch in batches for name in batch.advantage_NT[:, 0]]
+    assert [trajectories.segments[name] for name in seen] == [
+        pieces for batch in batches for pieces in batch.trajectories.segments
+    ]
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=9), st.integers(1, 9))

@@ -77,6 +77,48 @@ def test_one_sequence_equals_separate_forwards(make_model, family, tied, tempera
     assert kl.max() > 0.1
 
 
+def in_groups(seed: int = 0) -> Trajectories:
+    """Ten dialogues about four prompts: of a prompt four, three, two and one, of different lengths."""
+    rows = list(ragged(count=10, seed=seed).segments)
+    prompts = [([5, 6, 7, 8], 0)] * 4 + [([9], 0)] * 3 + [([5, 6, 7], 0)] * 2 + [([3, 4], 0)]
+    segments = [(prompt, *row[1:]) for prompt, row in zip(prompts, rows, strict=True)]
+    return assemble(segments, [[False, False]] * 10, pad_id=0)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt2"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_shared_prompts_change_neither_scores_nor_gradients(make_model, family, tied):
+    """Against each dialogue alone; some of one prompt, in any order, and none that is padding's."""
+    trajectories = in_groups().select([3, 0, 9, 5, 1, 7, 2, 8, 6, 4])
+    gradients = []
+    for share in (False, True):
+        model, reference = make_model(family, tied=tied), make_model(family, tied=tied, seed=1)
+        add_token_scoring(model)
+        add_token_scoring(reference)
+        seen = count_tokens(model)
+        _, distributions = score_as_reference(reference, trajectories, 0.6)
+        found = score(model, trajectories, 0.6, reference=distributions, share_prompts=share)
+        rest = max(sum(len(ids) for ids, _ in pieces[1:]) for pieces in trajectories.segments)
+        assert seen == ([4 * 4, 10 * rest] if share else [10 * trajectories.input_ids_NL.shape[1]])
+        torch.manual_seed(0)
+        (found.logp_P * torch.randn(len(found.logp_P)) + found.kl_P).sum().backward()
+        gradients.append({name: value.grad for name, value in model.named_parameters()})
+        expected_PV = oracle(model, trajectories, 0.6)
+        expected = expected_PV.gather(1, sampled(trajectories)[:, None])[:, 0]
+        torch.testing.assert_close(found.logp_P, expected, rtol=1e-4, atol=1e-5)
+    for name, plain in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], plain, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def count_tokens(model) -> list[int]:
+    """How many tokens, padding included, each forward of the layers reads from now on."""
+    seen: list[int] = []
+    model.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append((args or [kwargs["input_ids"]])[0].numel()), with_kwargs=True
+    )
+    return seen
+
+
 def test_scores_of_a_bfloat16_model_are_not_rounded_to_it(make_model):
     model, trajectories = make_model("qwen2").to(torch.bfloat16), ragged()
     add_token_scoring(model)

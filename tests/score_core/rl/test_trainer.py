@@ -164,12 +164,13 @@ EVEN = {"terms": [{"name": "match", "weight": 1.0}, {"name": "even", "weight": C
 @pytest.mark.usefixtures("even_answers_earn_something")
 @pytest.mark.parametrize("stage_name", EQUATIONS)
 @pytest.mark.parametrize(
-    ("estimator", "tied", "rows_at_a_time", "later", "aggregation"),
+    ("estimator", "tied", "rows_at_a_time", "later", "aggregation", "share_prompts"),
     [
-        ("exact", True, 8, "leave_one_out_given_first", "sequence_sum"),
-        ("k1_in_reward", False, 512, "leave_one_out", "token_mean"),
-        ("k2_in_loss", False, 8, "leave_one_out", "sequence_mean"),
-        ("k3_in_loss", True, 512, "leave_one_out_given_first", "constant"),
+        ("exact", True, 8, "leave_one_out_given_first", "sequence_sum", True),
+        ("exact", False, 512, "leave_one_out_given_first", "sequence_sum", False),
+        ("k1_in_reward", False, 512, "leave_one_out", "token_mean", True),
+        ("k2_in_loss", False, 8, "leave_one_out", "sequence_mean", False),
+        ("k3_in_loss", True, 512, "leave_one_out_given_first", "constant", True),
     ],
 )
 def test_gradient_and_figures_are_those_of_a_plain_oracle(
@@ -181,6 +182,7 @@ def test_gradient_and_figures_are_those_of_a_plain_oracle(
     rows_at_a_time: int,
     later: str,
     aggregation: str,
+    share_prompts: bool,
 ) -> None:
     settings, formula = EQUATIONS[stage_name]
     settings = {
@@ -189,6 +191,7 @@ def test_gradient_and_figures_are_those_of_a_plain_oracle(
         "kl_estimator": estimator,
         "baseline_later": later,
         "length_aggregation": aggregation,
+        "share_prompts": share_prompts,
     }
     config = small_config(reward=EVEN, **{stage_name: settings})
     formula = replace(
@@ -228,9 +231,9 @@ def test_gradient_and_figures_are_those_of_a_plain_oracle(
 
 
 @pytest.mark.usefixtures("even_answers_earn_something")
-@pytest.mark.parametrize("rows_at_a_time", [512, 8])
+@pytest.mark.parametrize(("rows_at_a_time", "share_prompts"), [(512, True), (8, False)])
 def test_steps_are_those_of_plain_adam_behind_clipping(
-    small_run: Path, tmp_path: Path, rows_at_a_time: int
+    small_run: Path, tmp_path: Path, rows_at_a_time: int, share_prompts: bool
 ) -> None:
     """Three whole steps, some first attempts given: norms, figures and weights are the oracle's own."""
     settings = {
@@ -244,6 +247,7 @@ def test_steps_are_those_of_plain_adam_behind_clipping(
         "offline_first_attempts": 0.3,
         "baseline_later": "leave_one_out",
         "validate_every": 3,
+        "share_prompts": share_prompts,
     }
     equation, formula = EQUATIONS["stage2"]
     config = small_config(reward=EVEN, stage2=equation | settings)
@@ -283,6 +287,22 @@ def test_steps_are_those_of_plain_adam_behind_clipping(
         assert (ours[name] - expected).norm() < 0.01 * moved, name
 
 
+def test_recomputed_activations_change_nothing(small_run: Path, tmp_path: Path) -> None:
+    """Checkpointed layers drop caches with a warning, so prompts are not shared there."""
+    found = []
+    for recomputed in (False, True):
+        launch = RUNTIME.launch.model_copy(update={"gradient_checkpointing": recomputed})
+        runtime = RUNTIME.model_copy(update={"launch": launch})
+        config = small_config(stage2={"share_prompts": True})
+        trainer = make_trainer(small_run, tmp_path, config, "stage2", disturbed=0.03, runtime=runtime)
+        if recomputed:
+            trainer.model.gradient_checkpointing_enable()  # as `Trainer.train` does
+        trainer.model.train()
+        found.append(gradient(trainer, first_step(trainer)))
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=2e-4, atol=1e-5, msg=name)
+
+
 def test_alpha_0_without_kl_is_two_turn_reinforce(small_run: Path, tmp_path: Path) -> None:
     config = small_config(stage2={"baseline_later": "leave_one_out", "beta1": 0.0, "alpha": 0.0})
     trainer = make_trainer(small_run, tmp_path, config, "stage2")
@@ -304,12 +324,12 @@ def test_the_kl_of_the_first_attempt_has_a_gradient_in_stage_1(small_run: Path, 
     assert max(float(grad.abs().max()) for grad in gradient(trainer, batches).values()) > 1e-4
 
 
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize(("lora", "share_prompts"), [(False, True), (True, True), (False, False)])
 def test_kl_is_exactly_zero_while_policy_and_reference_are_equal(
-    small_run: Path, tmp_path: Path, lora: bool
+    small_run: Path, tmp_path: Path, lora: bool, share_prompts: bool
 ) -> None:
     for estimator in ("exact", "k2_in_loss", "k3_in_loss"):
-        config = small_config(stage2={"kl_estimator": estimator})
+        config = small_config(stage2={"kl_estimator": estimator, "share_prompts": share_prompts})
         objective = Objective((0.0, 0.0), (1.0, 1.0))  # the loss is the KL alone
         trainer = make_trainer(small_run, tmp_path, config, "stage2", objective=objective, lora=lora)
         for batch in first_step(trainer):
@@ -318,16 +338,18 @@ def test_kl_is_exactly_zero_while_policy_and_reference_are_equal(
 
 def test_the_reference_is_only_asked_for_what_counts(small_run: Path, tmp_path: Path) -> None:
     """With no KL on attempt 2 the reference sees `[x, y1]` only, and the loss is the same."""
-    seen = []
+    seen: list[list[int]] = []
     losses = []
     for beta1 in (0.0, 1e-30):
         config = small_config(stage1={"beta1": beta1, "beta2": 0.5})
         trainer = make_trainer(small_run, tmp_path, config, "stage1", disturbed=0.01)
+        read: list[int] = []
         trainer.reference.model.model.register_forward_pre_hook(
-            lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+            lambda module, args, kwargs, read=read: read.append(kwargs["input_ids"].numel()), with_kwargs=True
         )
+        seen.append(read)
         losses.append([trainer.compute_loss(trainer.model, b).item() for b in first_step(trainer)])
-    assert seen[0] < seen[1]
+    assert 0 < sum(seen[0]) < sum(seen[1])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
