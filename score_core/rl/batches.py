@@ -18,14 +18,16 @@ class MicroBatch:
     """What one forward and backward needs; everything is fixed before the step's first.
 
     Attributes:
-        trajectories: N of the step's trajectories.
+        trajectories: N of the dialogues that the step trains on.
         advantage_NT: A, without gradient.
         weight_NT: what one token of an attempt weighs in the step's loss.
+        own_NT: whether the attempt was sampled where it stands, from the policy.
     """
 
     trajectories: Trajectories
     advantage_NT: Tensor
     weight_NT: Tensor
+    own_NT: Tensor
 
 
 class PromptSchedule:
@@ -41,14 +43,17 @@ class PromptSchedule:
         self.order: list[int] = np.concatenate(order)[:positions].tolist()
 
 
-def split(
-    trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, count: int
-) -> list[MicroBatch]:
+def split(step: MicroBatch, count: int) -> list[MicroBatch]:
     """`count` micro-batches of about as many tokens each, padding included; like lengths together."""
-    lengths_N = trajectories.attention_mask_NL.sum(-1)
+    lengths_N = step.trajectories.attention_mask_NL.sum(-1)
     order = torch.argsort(lengths_N, stable=True)
     return [
-        MicroBatch(trajectories.select(rows.tolist()), advantage_NT[rows], weight_NT[rows])
+        MicroBatch(
+            step.trajectories.select(rows.tolist()),
+            step.advantage_NT[rows],
+            step.weight_NT[rows],
+            step.own_NT[rows],
+        )
         for rows in order.split(token_balanced(lengths_N[order].tolist(), count))
     ]
 

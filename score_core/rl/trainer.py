@@ -1,4 +1,4 @@
-"""PolicyTrainer: on-policy reinforcement learning over several attempts, on `transformers.Trainer`.
+"""PolicyTrainer: learning from sampled attempts, several of them in a dialogue, on `transformers.Trainer`.
 
 An optimiser step, from top to bottom:
 
@@ -7,9 +7,9 @@ An optimiser step, from top to bottom:
 2. `compute_loss` scores a micro-batch, all attempts in one forward, and adds the KL terms.
 3. Everything else (accumulation, clipping, optimiser, schedule, distribution, logging) is the Trainer's.
 
-It knows no method: see `algorithm.py`. Simplifications: one optimiser step a batch, so every step is
-strictly on-policy and needs no importance ratios and no clipping of them; normalisers are those of the
-step, known before its first micro-batch, so that micro-batches merely add up.
+It knows no method: see `algorithm.py`. Simplifications: one optimiser step a batch, so what the policy
+samples is strictly on-policy and needs no clipping; normalisers are those of the step, known before its first
+micro-batch, so that micro-batches merely add up.
 """
 
 from collections.abc import Iterator
@@ -29,10 +29,11 @@ from score_core.evaluation.evaluate import attempt_all
 from score_core.evaluation.metrics import summarise
 from score_core.files import replacing
 from score_core.models.folders import save_model
-from score_core.rl.algorithm import Judged
+from score_core.rl.algorithm import Credit, Judged
 from score_core.rl.batches import MicroBatch, PromptSchedule, learning_rate_share, split
+from score_core.rl.dialogues import in_place, rearrange
 from score_core.rl.figures import StepFigures
-from score_core.rl.gap import GapMonitor
+from score_core.rl.gap import GapMonitor, attempt_ratios
 from score_core.rl.logprobs import (
     Distributions,
     TokenScores,
@@ -58,6 +59,7 @@ class PolicyTrainer(ResumableTrainer):
         args: its data loader counts micro-batches; what is in them is sampled.
         stage: everything else.
         reference: pi_ref as a frozen model; None takes the policy with its adapter switched off.
+        start: the same for the model that training starts from; for algorithms that sample it.
         stopwatch: times the parts of a step.
     """
 
@@ -71,6 +73,7 @@ class PolicyTrainer(ResumableTrainer):
         *,
         stage: Stage,
         reference: PreTrainedModel | None,
+        start: PreTrainedModel | None = None,
         stopwatch: Stopwatch,
         **kwargs: Any,
     ) -> None:
@@ -96,6 +99,7 @@ class PolicyTrainer(ResumableTrainer):
         config.use_cache = use_cache  # the Trainer has switched it off, and it would be published so
         keep_float32_scores(self.accelerator)
         self.reference = Reference(self, reference)
+        self.start = Reference(self, start) if self.algorithm.samples_start else None
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -120,21 +124,32 @@ class PolicyTrainer(ResumableTrainer):
         first = self.state.global_step * self.settings.prompts_per_step
         positions = range(first, first + self.settings.prompts_per_step)
         mine = positions[self.accelerator.process_index * share :][:share]
-        rollout, given_N = self.sampler.draw(mine, self._open_policy, self.reference.sampling)
+        sampled = self._open_policy if self.start is None else self.start.sampling
+        rollout, given_N = self.sampler.draw(mine, sampled, self.reference.sampling)
         judged = self._judged(rollout, given_N, torch.tensor(mine, device=device))
         credit = self.algorithm.credit(judged)
         self.figures = StepFigures.of(rollout, judged, credit, self.accelerator)
         self.gap = GapMonitor(
-            self.stage.tolerated_gap,
-            self.settings.importance_cap,
-            self.stage.engine_name,
-            self.accelerator,
+            self.stage.tolerated_gap, self.settings.importance_cap, self.stage.engine_name, self.accelerator
         )
-        count = len(rollout.trajectories)
-        rows = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
-        parts = split(rollout.trajectories, credit.advantage_NT[rows], credit.weight_NT[rows], num_batches)
+        self.ratio_cap = credit.ratio_cap
+        parts = split(self._trained(rollout, credit), num_batches)
         self.unscored = len(parts)
         return [{"batch": part} for part in parts], None
+
+    def _trained(self, rollout: Rollout, credit: Credit) -> MicroBatch:
+        """This process's share of the dialogues that the step trains on."""
+        trajectories, process = rollout.trajectories, self.accelerator.process_index
+        count, attempts = trajectories.truncated_NT.shape
+        size = count * self.algorithm.dialogues
+        rows = slice(process * size, (process + 1) * size)
+        weight_MS = credit.weight_MS[rows]
+        own_MS = (weight_MS > 0) & (self.start is None)
+        if credit.source_MS is not None:
+            source_MS = credit.source_MS[rows] - process * count * attempts
+            trajectories = rearrange(trajectories, source_MS, self.stage.conversation)
+            own_MS = own_MS & in_place(source_MS, attempts)
+        return MicroBatch(trajectories, credit.advantage_MS[rows], weight_MS, own_MS)
 
     def training_step(self, *given: Any, **named: Any) -> Tensor:
         """Forward and backward of a micro-batch, timed."""
@@ -163,13 +178,17 @@ class PolicyTrainer(ResumableTrainer):
             kl_P = kl_term(self.settings.kl_estimator, scores.logp_P, reference.logp_P, scores.kl_P)
         beta_T = scores.logp_P.new_tensor(self.algorithm.kl_weight)
         weight_P = batch.weight_NT[row_P, column_P]
-        importance_P = self.gap.add(scores.logp_P, batch.trajectories.logp_P, weight_P > 0)
+        own_P, sampled_logp_P = batch.own_NT[row_P, column_P], batch.trajectories.logp_P
+        importance_P = self.gap.add(scores.logp_P, sampled_logp_P, own_P)
+        moved_P = torch.ones_like(importance_P)
+        if self.ratio_cap is not None:
+            moved_P = attempt_ratios(scores.logp_P, sampled_logp_P, row_P, column_P, self.ratio_cap)
         loss = policy_loss(
             scores.logp_P,
             kl_P,
             advantage_P=batch.advantage_NT[row_P, column_P],
             beta_P=beta_T[column_P],
-            weight_P=weight_P * importance_P,
+            weight_P=weight_P * importance_P.where(own_P, moved_P),
         )
         self.figures.add_scores(scores, reference, column_P)
         self.unscored -= 1
@@ -194,6 +213,7 @@ class PolicyTrainer(ResumableTrainer):
             group_N=gather(positions.repeat_interleave(self.settings.samples_per_prompt)),
             rewards_NT=rewards_NT,
             correct_NT=gather(rollout.correct_NT),
+            changed_NT=gather(rollout.changed_NT),
             lengths_NT=gather(rollout.trajectories.lengths_NT),
             sampled_NT=sampled_NT,
             logp_NT=gather(rollout.trajectories.logp_NT),
@@ -227,9 +247,8 @@ class PolicyTrainer(ResumableTrainer):
         """Adds the step's own figures to what the Trainer logs after it."""
         if "loss" in logs:
             trajectories = self.settings.prompts_per_step * self.settings.samples_per_prompt
-            self.figures.finish(trajectories, self._kl_in_loss)
-            figures = self.figures.values
-            logs = {**logs, **figures, **self.algorithm.observe(figures)}
+            self.figures.finish(trajectories * self.algorithm.dialogues, self._kl_in_loss)
+            logs = {**logs, **self.figures.values, **self.algorithm.observe(self.figures.values)}
         super().log(logs, start_time)
 
     def extra_state(self) -> dict[str, Any]:
@@ -241,11 +260,11 @@ class PolicyTrainer(ResumableTrainer):
         self.algorithm.load_state_dict(state)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Greedy accuracy of all attempts on the validation problems."""
+        """Greedy accuracy of all attempts, of two at least, on the validation problems."""
         stage = self.stage
         share = -(-len(stage.validation) // self.accelerator.num_processes)
         settings = Evaluation(
-            attempts=self.algorithm.attempts,
+            attempts=self.algorithm.longest,
             temperature=0.0,
             top_p=1.0,
             batch_size=min(stage.sampling_batch_size, share),

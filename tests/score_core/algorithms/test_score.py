@@ -20,6 +20,7 @@ def judged(rewards: list[list[float]], given: bool = False) -> Judged:
         group_N=torch.zeros(len(rewards)),
         rewards_NT=rewards_NT,
         correct_NT=rewards_NT > 0,
+        changed_NT=rewards_NT.diff(dim=1) != 0,
         lengths_NT=torch.full(rewards_NT.shape, 2),
         sampled_NT=sampled_NT,
         logp_NT=torch.full(rewards_NT.shape, -1.0),

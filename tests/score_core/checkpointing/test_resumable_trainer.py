@@ -143,7 +143,7 @@ def test_three_attempts_go_on_in_the_phase_they_were_in(
     config = small_config(stage1=stage, lora={"rank": 4, "alpha": 8})
     train_stage("stage1", config, OFTEN, folders(small_run, tmp_path, "whole"))
     target = folders(small_run, tmp_path, "resumed")
-    first = lambda: next(target.work.glob("*/phase2/log.jsonl"), None)  # noqa: E731
+    first = lambda: next(target.work.glob("*/phase1/log.jsonl"), None)  # noqa: E731
     for log in (first, lambda: target.work / "log.jsonl"):
         with told_to_stop(log, 2):
             train_stage("stage1", config, OFTEN, target)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from score_core.problems import Problem
-from score_core.rl.batches import PromptSchedule, split, token_balanced
+from score_core.rl.batches import MicroBatch, PromptSchedule, split, token_balanced
 from score_core.rollout.trajectories import assemble
 from score_core.seeding import derive_seed, stream
 
@@ -36,7 +36,7 @@ def test_micro_batches_hold_every_trajectory_once_with_what_is_its_own() -> None
     rows = [(([10 + n] * length, 0), ([n + 1], 1)) for n, length in enumerate(lengths)]
     trajectories = assemble(rows, [[False]] * 6, pad_id=0, device=torch.device("cpu"))
     names = torch.arange(6.0)[:, None]
-    batches = split(trajectories, names, names * 10, 3)
+    batches = split(MicroBatch(trajectories, names, names * 10, names % 2 == 0), 3)
     assert [len(batch.trajectories) for batch in batches] == [3, 2, 1]
     seen = []
     for batch in batches:
