@@ -110,6 +110,18 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
         {"lora": {"rank": 4, "alpha": 8}, "stage1": {"select": "training_reward", "validate_every": 2}},
         512,
     ),
+    "single-turn RL": ("single_turn", {"single_turn": {"baseline": "group_standardised"}}, 512),
+    "pairs of an adapter": (
+        "pair_sft",
+        {"lora": {"rank": 4, "alpha": 8}, "pair_sft": {"keep_right": True}},
+        512,
+    ),
+    # In the second, which samples the model of the first, and has it correct the base model's answers.
+    "iterations": (
+        "stasc",
+        {"stasc": {"iterations": 2, "filter": "non_decreasing", "offline_first_attempts": 1.0}},
+        512,
+    ),
 }
 
 
