@@ -1,14 +1,42 @@
-"""Dialogues that nobody had: attempts of a prompt's trajectories put together in another way.
+"""The dialogues that a step trains on: those that were sampled, or others that nobody had.
 
-A wrong first attempt and somebody else's right one make a pair to learn a correction from; a first attempt
-and the second one of another trajectory make one more sample of what follows it.
+Attempts of a prompt's trajectories may be put together in another way: a wrong first attempt and somebody
+else's right one make a pair to learn a correction from; a first attempt and the second one of another
+trajectory make one more sample of what follows it.
 """
 
 import torch
 from torch import Tensor
 
+from score_core.rl.algorithm import Algorithm, Credit
+from score_core.rl.batches import MicroBatch
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.trajectories import Trajectories, assemble
+
+
+def trained(
+    trajectories: Trajectories,
+    credit: Credit,
+    algorithm: Algorithm,
+    conversation: Conversation,
+    process: int,
+) -> MicroBatch:
+    """The dialogues that a process trains on.
+
+    Args:
+        trajectories: the process's.
+        credit: of the whole step, process after process.
+    """
+    count, attempts = trajectories.truncated_NT.shape
+    size = count * algorithm.dialogues
+    rows = slice(process * size, (process + 1) * size)
+    weight_MS = credit.weight_MS[rows]
+    own_MS = (weight_MS > 0) & (not algorithm.samples_start)
+    if credit.source_MS is not None:
+        source_MS = credit.source_MS[rows] - process * count * attempts
+        trajectories = rearrange(trajectories, source_MS, conversation)
+        own_MS = own_MS & in_place(source_MS, attempts)
+    return MicroBatch(trajectories, credit.advantage_MS[rows], weight_MS, own_MS)
 
 
 def rearrange(trajectories: Trajectories, source_MS: Tensor, conversation: Conversation) -> Trajectories:

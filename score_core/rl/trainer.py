@@ -29,9 +29,9 @@ from score_core.evaluation.evaluate import attempt_all
 from score_core.evaluation.metrics import summarise
 from score_core.files import replacing
 from score_core.models.folders import save_model
-from score_core.rl.algorithm import Credit, Judged
+from score_core.rl.algorithm import Judged
 from score_core.rl.batches import MicroBatch, PromptSchedule, learning_rate_share, split
-from score_core.rl.dialogues import in_place, rearrange
+from score_core.rl.dialogues import trained
 from score_core.rl.figures import StepFigures
 from score_core.rl.gap import GapMonitor, attempt_ratios
 from score_core.rl.logprobs import (
@@ -133,23 +133,16 @@ class PolicyTrainer(ResumableTrainer):
             self.stage.tolerated_gap, self.settings.importance_cap, self.stage.engine_name, self.accelerator
         )
         self.ratio_cap = credit.ratio_cap
-        parts = split(self._trained(rollout, credit), num_batches)
+        step = trained(
+            rollout.trajectories,
+            credit,
+            self.algorithm,
+            self.stage.conversation,
+            self.accelerator.process_index,
+        )
+        parts = split(step, num_batches)
         self.unscored = len(parts)
         return [{"batch": part} for part in parts], None
-
-    def _trained(self, rollout: Rollout, credit: Credit) -> MicroBatch:
-        """This process's share of the dialogues that the step trains on."""
-        trajectories, process = rollout.trajectories, self.accelerator.process_index
-        count, attempts = trajectories.truncated_NT.shape
-        size = count * self.algorithm.dialogues
-        rows = slice(process * size, (process + 1) * size)
-        weight_MS = credit.weight_MS[rows]
-        own_MS = (weight_MS > 0) & (self.start is None)
-        if credit.source_MS is not None:
-            source_MS = credit.source_MS[rows] - process * count * attempts
-            trajectories = rearrange(trajectories, source_MS, self.stage.conversation)
-            own_MS = own_MS & in_place(source_MS, attempts)
-        return MicroBatch(trajectories, credit.advantage_MS[rows], weight_MS, own_MS)
 
     def training_step(self, *given: Any, **named: Any) -> Tensor:
         """Forward and backward of a micro-batch, timed."""
