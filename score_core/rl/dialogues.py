@@ -8,19 +8,14 @@ trajectory make one more sample of what follows it.
 import torch
 from torch import Tensor
 
-from score_core.rl.algorithm import Algorithm, Credit
+from score_core.rl.algorithm import Credit
 from score_core.rl.batches import MicroBatch
+from score_core.rl.sampler import Stage
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.trajectories import Trajectories, assemble
 
 
-def trained(
-    trajectories: Trajectories,
-    credit: Credit,
-    algorithm: Algorithm,
-    conversation: Conversation,
-    process: int,
-) -> MicroBatch:
+def trained(trajectories: Trajectories, credit: Credit, stage: Stage, process: int) -> MicroBatch:
     """The dialogues that a process trains on.
 
     Args:
@@ -28,13 +23,13 @@ def trained(
         credit: of the whole step, process after process.
     """
     count, attempts = trajectories.truncated_NT.shape
-    size = count * algorithm.dialogues
+    size = count * stage.algorithm.dialogues
     rows = slice(process * size, (process + 1) * size)
     weight_MS = credit.weight_MS[rows]
-    own_MS = (weight_MS > 0) & (not algorithm.samples_start)
+    own_MS = (weight_MS > 0) & (not stage.algorithm.samples_start)
     if credit.source_MS is not None:
         source_MS = credit.source_MS[rows] - process * count * attempts
-        trajectories = rearrange(trajectories, source_MS, conversation)
+        trajectories = rearrange(trajectories, source_MS, stage.conversation)
         own_MS = own_MS & in_place(source_MS, attempts)
     return MicroBatch(trajectories, credit.advantage_MS[rows], weight_MS, own_MS)
 

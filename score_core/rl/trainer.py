@@ -133,13 +133,7 @@ class PolicyTrainer(ResumableTrainer):
             self.stage.tolerated_gap, self.settings.importance_cap, self.stage.engine_name, self.accelerator
         )
         self.ratio_cap = credit.ratio_cap
-        step = trained(
-            rollout.trajectories,
-            credit,
-            self.algorithm,
-            self.stage.conversation,
-            self.accelerator.process_index,
-        )
+        step = trained(rollout.trajectories, credit, self.stage, self.accelerator.process_index)
         parts = split(step, num_batches)
         self.unscored = len(parts)
         return [{"batch": part} for part in parts], None
