@@ -1,4 +1,4 @@
-"""Trains a model folder by reinforcement learning, as a stage of params.yaml says.
+"""Trains a model folder on attempts that it samples, as a stage of params.yaml says.
 
     python -m tasks.train models/stage1 --name stage1 --start models/base --reference models/base \\
         --data data/prepared --metrics metrics/train_stage1

@@ -1,6 +1,7 @@
 """One of the processes that train in tests; `accelerate launch` starts it as a module.
 
     python -m tests.rank RUN WORK KIND...     (two-digit sums in RUN, see tests/small_run.py)
+    python -m tests.rank RUN WORK methods
 
 Without the launcher it is the one process that the others are compared with. The strategy comes from
 the environment, as it does to a stage's processes.
@@ -27,6 +28,14 @@ from tests.small_run import HALF, RUNTIME, evaluate, folders, in_micro_batches, 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
 # A few steps in bf16: of a model whose output layer has weights of its own, and of an adapter.
 ROUNDED: dict[str, dict[str, Any] | None] = {"bf16": None, "lora-bf16": KINDS["lora"]}
+# Every other method, for two steps: its section of params.yaml, and what it has there.
+METHODS: dict[str, dict[str, Any]] = {
+    "single_turn": {"baseline": "group_standardised"},
+    "star": {"keep_right": True, "offline_first_attempts": 0.5},
+    "pair_sft": {"keep_right": True},
+    "stasc": {"iterations": 2, "filter": "non_decreasing", "offline_first_attempts": 1.0},
+    "stage2": {"recombine": 1.5, "mend": 2.0},
+}
 STAGE = {
     "steps": 5,
     "learning_rate": 1e-3,
@@ -53,6 +62,13 @@ def train(run: Path, work: Path, launch: Launch, kinds: Sequence[str]) -> None:
         table = evaluate(work / "full", read_problems(run / "data", "test"), config, runtime)
         if rank() == 0:
             table.to_parquet(work / "table.parquet")
+
+
+def train_methods(run: Path, work: Path, launch: Launch) -> None:
+    """Trains each of `METHODS`, in several micro-batches."""
+    runtime = in_micro_batches(16).model_copy(update={"launch": launch})
+    for name, settings in METHODS.items():
+        train_stage(name, small_config(**{name: settings}), runtime, folders(run, work, name))
 
 
 def pretend() -> None:
@@ -88,5 +104,8 @@ if __name__ == "__main__":
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])
     here = {"strategy": strategy, "processes": processes // machines, "machines": machines}
     asked = RUNTIME.launch.model_copy(update=here)  # not validated: addresses are the launcher's
-    train(Path(sys.argv[1]), Path(sys.argv[2]), asked, sys.argv[3:])
+    if sys.argv[3:] == ["methods"]:
+        train_methods(Path(sys.argv[1]), Path(sys.argv[2]), asked)
+    else:
+        train(Path(sys.argv[1]), Path(sys.argv[2]), asked, sys.argv[3:])
     leave()  # as a stage's processes end

@@ -108,6 +108,21 @@ def test_prompt_files_are_there_and_in_the_folder_that_dvc_watches(profile, monk
     assert Path(said.retry).read_text().strip()
 
 
+def test_a_profile_has_an_instruction_to_refine_by(profile, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    content = composed(f"profile={profile}")
+    # What the embedded base model knows of instructions it was taught.
+    name = "fix.txt" if content["model"]["source"] == "addition" else "self_refine.txt"
+    content["conversation"]["retry"] = f"{content['conversation']['folder']}/{name}"
+    said = parse_config(content, SETTINGS, "test").conversation
+    assert Path(said.retry).read_text().strip() != Path(said.folder, "retry.txt").read_text().strip()
+
+
+def test_a_profile_has_every_method_to_compare_with(profile):
+    stages = parse_config(composed(f"profile={profile}"), SETTINGS, "test").stages
+    assert {stage.algorithm for stage in stages.values()} == set(SETTINGS)
+
+
 def test_the_default_is_the_experiment_of_the_paper_scaled_down():
     config = parse_config(composed(), SETTINGS, "test")
     first, second = (config.stage(name).model_dump() for name in ("stage1", "stage2"))

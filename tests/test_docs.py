@@ -84,6 +84,9 @@ def test_keys_exist(page: str) -> None:
     for name in ("runtime.yaml", "conf/base.yaml", *profiles):
         for key, section in yaml.safe_load((ROOT / name).read_text()).items():
             keys |= {key, *(f"{key}.{inner}" for inner in (section if isinstance(section, dict) else ()))}
+    training = {key.removeprefix("training.") for key in keys if key.startswith("training.")}
+    stages = {key.removesuffix(".algorithm") for key in keys if key.endswith(".algorithm")}
+    keys |= {f"{stage}.{key}" for stage in stages for key in training}
     named = {
         span.split(":")[0] for span in spans_of(page) if re.fullmatch(r"[a-z]\w+\.[a-z]\w+(: .*)?", span)
     }

@@ -26,7 +26,7 @@ CODE = ("score_core", "tasks", "conf", "prompts", "params.yaml", "runtime.yaml",
 EXAMPLES = {
     "score_core/answers/after_equals.py",
     "score_core/rewards/rarity.py",
-    "score_core/algorithms/star.py",
+    "score_core/algorithms/rft.py",
     "score_core/rollout/engines/plain.py",
 }
 
@@ -69,7 +69,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, small_run: Path) -> Path:
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["conversation"] |= {"max_new_tokens": 5, "max_prompt_tokens": 16}
     params["training"] |= {"prompts_per_step": 8, "validation_problems": 8, "warmup_steps": 0}
-    params["star"] = section("star")
+    params["rft"] = section("rft")
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     # The base model hardly ever corrects when it is asked to check; asked to fix, it does.
     (root / "prompts/addition/retry.txt").write_text(FIX)
@@ -177,7 +177,7 @@ found["grades"] = grader.grade([group])[0]
     assert [reward for _, _, reward in grades] == pytest.approx(expected)
 
 
-def test_the_algorithm_weighs_corrections_alone(tree: Path) -> None:
+def test_the_algorithm_weighs_right_attempts_alone(tree: Path) -> None:
     found = says(
         tree,
         """
@@ -186,35 +186,42 @@ from score_core.rl.algorithm import Judged
 
 correct_NT = torch.tensor([[0, 1], [1, 1], [0, 0], [0, 1], [1, 0]]).bool()
 one_NT = torch.ones(5, 2)
-judged = Judged(torch.zeros(5), correct_NT.float(), correct_NT, one_NT, one_NT, -one_NT, None, 5)
-for keep_right in (False, True):
-    star = make_algorithm(config(f"star.keep_right={keep_right}").stage("star"))
-    credit = star.credit(judged)
-    found[keep_right] = [star.kl_weight, credit.weight_NT.T.tolist(), credit.advantage_NT.tolist()]
+sampled_NT = torch.tensor([[True, True]] * 4 + [[False, True]])
+judged = Judged(
+    torch.zeros(5), correct_NT.float(), correct_NT, correct_NT[:, :1], one_NT, sampled_NT, -one_NT, None, 5
+)
+for only_last in (False, True):
+    rft = make_algorithm(config(f"rft.only_last={only_last}").stage("rft"))
+    credit = rft.credit(judged)
+    found[only_last] = [rft.kl_weight, credit.weight_MS.T.tolist(), credit.advantage_MS.tolist()]
 """,
     )
-    for keep_right, weights in (("false", [1 / 2, 0, 0, 1 / 2, 0]), ("true", [1 / 3, 1 / 3, 0, 1 / 3, 0])):
-        kl_weight, (first, last), advantage_NT = found[keep_right]
-        assert kl_weight == [0, 0] and first == [0] * 5 and advantage_NT == [[1, 1]] * 5
-        assert last == pytest.approx(weights)
+    for only_last, rows in (
+        ("false", ([0, 1, 0, 0, 0], [1, 1, 0, 1, 0])),
+        ("true", ([0] * 5, [1, 1, 0, 1, 0])),
+    ):
+        kl_weight, weight_TN, advantage_NT = found[only_last]
+        assert kl_weight == [0, 0] and advantage_NT == [[1, 1]] * 5
+        expected = [[chosen / sum(map(sum, rows)) for chosen in row] for row in rows]
+        torch.testing.assert_close(torch.tensor(weight_TN), torch.tensor(expected))
 
 
 def test_the_algorithm_trains_by_the_pages_command_and_the_engine_evaluates(tree: Path) -> None:
     train, evaluation = COMMANDS
-    run(tree, *train[1:], "--set", "star.steps=2")
-    curve = pd.read_csv(tree / "metrics/train_star_curve.csv")
+    run(tree, *train[1:], "--set", "rft.steps=2")
+    curve = pd.read_csv(tree / "metrics/train_rft_curve.csv")
     assert list(curve["step"]) == [1, 2]
     assert (curve["loss"] > 0).all()
     assert set(curve) >= {"accuracy_t1", "accuracy_t2"} and "kl_t2" not in curve
-    before, after = (load_model(tree / "models" / name, "float32", "cpu") for name in ("base", "star"))
+    before, after = (load_model(tree / "models" / name, "float32", "cpu") for name in ("base", "rft"))
     assert any((a != b).any() for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
     run(tree, *evaluation[1:], "--runtime", "plain.yaml")
-    found = pd.read_parquet(tree / "generations/star.parquet")
+    found = pd.read_parquet(tree / "generations/rft.parquet")
     settings = small_config(conversation={"retry": str(tree / "prompts/addition/retry.txt")})
-    expected = evaluate(tree / "models/star", read_problems(tree / "data/prepared", "test"), settings)
+    expected = evaluate(tree / "models/rft", read_problems(tree / "data/prepared", "test"), settings)
     pd.testing.assert_frame_equal(found, expected)
-    manifest = json.loads((tree / ".runs/evaluate_star/manifest.json").read_text())
+    manifest = json.loads((tree / ".runs/evaluate_rft/manifest.json").read_text())
     assert manifest["runtime"]["engine"] == "plain"
     assert expected["correct_t2"].any()
 

@@ -26,7 +26,7 @@ class PolicyGradient(Algorithm):
     def credit(self, judged: Judged) -> Credit:
         """Returns of the objective against the settings' baselines."""
         settings = self.settings
-        returns_NT = self.objective.returns(judged.rewards_NT)
+        returns_NT = self.objective.returns(judged.rewards_NT, ~judged.changed_NT)
         if judged.reference_logp_NT is not None:
             penalties_NT = kl_penalties(self.objective, judged.logp_NT, judged.reference_logp_NT)
             returns_NT = returns_NT - penalties_NT

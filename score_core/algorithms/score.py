@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from score_core.algorithms.policy_gradient import PolicyGradient
+from score_core.algorithms.recombination import recombined
 from score_core.config.section import NonNegative, Positive, Probability, Section
 from score_core.config.training import Training
+from score_core.rl.algorithm import Credit, Judged
 from score_core.rl.objective import stage_one, stage_two
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ class StageOneSettings(Training):
     """Stage I (Eq. 3): reward the last attempt, hold the others to the base model."""
 
     beta2: NonNegative
+    reward_others: (
+        NonNegative  # what earlier attempts' own rewards count; 0 in the paper, 1 in other programs
+    )
     adaptive_beta2: AdaptiveBeta2 | None
     takeoff_delta: Probability  # a validation delta below this at the end brings a warning
 
@@ -48,15 +53,44 @@ class StageTwoSettings(Training):
 
     alpha: NonNegative
     gamma: Probability  # the share of the next attempt's return that an attempt is credited
-    allow_paid_failure: bool  # permits alpha * gamma > 1
+    allow_paid_failure: bool  # permits (alpha + mend - keep) * gamma > 1
+
+    # Beyond the paper; off at 1, 1, 0 and null. With gamma = 0 only unequal weights are new: equal ones of
+    # 1 + a have the gradient of alpha = a.
+    mend: NonNegative  # what a later attempt's own reward counts after a wrong one
+    keep: NonNegative  # and after a right one
+    repeat: NonNegative  # what it costs to answer the same after a wrong attempt
+    recombine: (
+        Annotated[float, Field(ge=1)] | None
+    )  # cap of the ratio (recombination.py); null: only as sampled
 
     @model_validator(mode="after")
     def _failing_first_does_not_pay(self) -> StageTwoSettings:
-        if self.alpha * self.gamma > 1 and not self.allow_paid_failure:
+        # Where attempt 2 is right, a wrong first attempt earns it mend, and a right one keep.
+        price = (self.alpha + max(0.0, self.mend - self.keep)) * self.gamma
+        if price > 1 and not self.allow_paid_failure:
+            named = "alpha" if self.mend <= self.keep else "(alpha + mend - keep)"
             raise ValueError(
-                f"alpha * gamma is {self.alpha * self.gamma:g}, more than 1: attempt 1 would be credited "
-                "r1 * (1 - alpha * gamma) + ..., that is, paid to fail; lower alpha or gamma, or set "
+                f"{named} * gamma is {price:g}, more than 1: attempt 1 would be credited "
+                f"r1 * (1 - {named} * gamma) + ..., that is, paid to fail; lower {named} or gamma, or set "
                 "allow_paid_failure: true if this is the experiment"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _recombination_is_possible(self) -> StageTwoSettings:
+        if self.recombine is None:
+            return self
+        if self.attempts != 2 or self.samples_per_prompt == 1:
+            raise ValueError(
+                "recombine: pairs first and second attempts of a prompt's trajectories; needs attempts: 2 "
+                f"and samples_per_prompt of at least 2, found {self.attempts} and {self.samples_per_prompt}; "
+                "set them so, or recombine: null"
+            )
+        if self.kl_estimator == "k1_in_reward" or self.repeat or self.gamma:
+            raise ValueError(
+                "recombine: a pair that was never sampled has no k1_in_reward, no repeat and no gamma of its "
+                "own; use exact, k2_in_loss or k3_in_loss, repeat: 0 and gamma: 0, or recombine: null"
             )
         return self
 
@@ -69,9 +103,12 @@ class StageOne(PolicyGradient):
     """
 
     Settings = StageOneSettings
+    moves_reference = True
 
     def __init__(self, settings: StageOneSettings) -> None:
-        super().__init__(settings, stage_one(settings.attempts, settings.beta1, settings.beta2))
+        paper = stage_one(settings.attempts, settings.beta1, settings.beta2)
+        weights = (*[settings.reward_others] * (settings.attempts - 1), 1.0)
+        super().__init__(settings, replace(paper, reward_weight=weights))
 
     def phases(self) -> list[StageOne]:
         """One for each number of attempts from 2 on."""
@@ -124,5 +161,14 @@ class StageTwo(PolicyGradient):
     Settings = StageTwoSettings
 
     def __init__(self, settings: StageTwoSettings) -> None:
-        objective = stage_two(settings.attempts, settings.beta1, settings.alpha, settings.gamma)
+        paper = stage_two(settings.attempts, settings.beta1, settings.alpha, settings.gamma)
+        objective = replace(paper, mend=settings.mend, keep=settings.keep, repeat=settings.repeat)
         super().__init__(settings, objective)
+        self.dialogues = 1 if settings.recombine is None else 2
+
+    def credit(self, judged: Judged) -> Credit:
+        """As ever, and with `recombine` of twice as many dialogues."""
+        credit, settings = super().credit(judged), self.settings
+        if settings.recombine is None:
+            return credit
+        return recombined(credit, judged, self.objective, settings.samples_per_prompt, settings.recombine)

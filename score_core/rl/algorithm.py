@@ -2,8 +2,8 @@
 
     problems -> `attempts` sampled and judged -> `credit` -> one optimiser step -> `observe`
 
-The trainer samples and scores; which attempts there are, what their tokens weigh, their advantage and
-their KL's coefficient is the method's to say.
+The trainer samples and scores; which attempts there are, which dialogues are made of them, what their tokens
+weigh, their advantage and their KL's coefficient is the method's to say.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Judged:
         group_N: the prompt's number.
         rewards_NT: r, raw rewards.
         correct_NT: whether the verifier accepts the attempt.
+        changed_NT: whether an attempt's answer is another than the one before it, (N, T - 1).
         lengths_NT: sampled tokens.
         sampled_NT: False where an attempt was given and not sampled from the policy.
         logp_NT: log-probability of each attempt under the policy, in nats, as sampled.
@@ -37,6 +38,7 @@ class Judged:
     group_N: Tensor
     rewards_NT: Tensor
     correct_NT: Tensor
+    changed_NT: Tensor
     lengths_NT: Tensor
     sampled_NT: Tensor
     logp_NT: Tensor
@@ -46,23 +48,37 @@ class Judged:
 
 @dataclass(frozen=True)
 class Credit:
-    """What the loss takes from a method, for the trajectories of a `Judged`.
+    """What the loss takes from a method, for the dialogues that are trained on.
+
+    These are the N trajectories of a `Judged`, or others that are put together from their attempts: M = N *
+    `Algorithm.dialogues` of S = `Algorithm.turns` attempts each, those of a trajectory next to each other.
 
     Attributes:
-        advantage_NT: A; carries no gradient.
-        weight_NT: what one token of the attempt weighs; 0 leaves it out. Normalised over the step.
-        returns_NT: R, what the advantages come from; only logged.
+        advantage_MS: A; carries no gradient.
+        weight_MS: what one token of the attempt weighs; 0 leaves it out. Normalised over the step.
+        returns_MS: R, what the advantages come from; only logged.
+        source_MS: which of the N * T attempts, row after row, stands there; all of a dialogue are answers to
+            one prompt. None: the trajectories as they were sampled.
+        ratio_cap: an attempt that stands in another place than where it was sampled counts pi(it, here) /
+            pi(it, there) times, this many at most. None: once, as in supervised training.
     """
 
-    advantage_NT: Tensor
-    weight_NT: Tensor
-    returns_NT: Tensor
+    advantage_MS: Tensor
+    weight_MS: Tensor
+    returns_MS: Tensor
+    source_MS: Tensor | None = None
+    ratio_cap: float | None = None
 
 
 class Algorithm(ABC):
     """One method, for one run of training: frozen settings, and what it keeps from step to step."""
 
     Settings: ClassVar[type[Training]] = Training
+    # Whether the model that training starts from is sampled, and not the policy as it changes.
+    samples_start: ClassVar[bool] = False
+    # Whether a later phase is held to the model of the phase before, and not to the reference of the first.
+    moves_reference: ClassVar[bool] = False
+    dialogues: int = 1  # trained on for each trajectory
 
     def __init__(self, settings: Training) -> None:
         self.settings: Any = settings
@@ -73,16 +89,26 @@ class Algorithm(ABC):
         return int(self.settings.attempts)
 
     @property
+    def turns(self) -> int:
+        """S, how many attempts a dialogue that is trained on has."""
+        return self.attempts
+
+    @property
+    def longest(self) -> int:
+        """How many attempts the longest dialogue has: validation always asks for a correction."""
+        return max(2, self.turns)
+
+    @property
     @abstractmethod
     def kl_weight(self) -> tuple[float, ...]:
-        """What a nat of each attempt's KL to the reference costs in the next step."""
+        """What a nat of each attempt's KL to the reference costs in the next step, for S attempts."""
 
     @abstractmethod
     def credit(self, judged: Judged) -> Credit:
         """What each attempt's tokens weigh in the loss, and their advantage."""
 
     def phases(self) -> Sequence[Algorithm]:
-        """The runs of training it takes, each from the model of the one before, and held to that."""
+        """The runs of training it takes, each from the model of the one before."""
         return [self]
 
     def observe(self, figures: Mapping[str, float]) -> dict[str, float]:

@@ -38,14 +38,17 @@ def batch_sizes(config: Config, runtime: Runtime, base: Path, longest: int) -> B
     return BatchSizes(int(tokens), int(rows))
 
 
-def micro_batches(settings: Training, tokens: int, longest: int, processes: int = 1) -> int:
+def micro_batches(
+    settings: Training, tokens: int, longest: int, processes: int = 1, dialogues: int = 1
+) -> int:
     """Into how many micro-batches a process splits its share of a step: the fewest that are sure to fit.
 
     Args:
         tokens: of a micro-batch at most, padding included.
-        longest: of a trajectory.
+        longest: of a dialogue.
+        dialogues: trained on for each trajectory.
     """
-    rows = settings.prompts_per_step * settings.samples_per_prompt // processes
+    rows = settings.prompts_per_step * settings.samples_per_prompt * dialogues // processes
     return -(-rows // max(1, min(rows, tokens // longest)))
 
 

@@ -18,14 +18,16 @@ class MicroBatch:
     """What one forward and backward needs; everything is fixed before the step's first.
 
     Attributes:
-        trajectories: N of the step's trajectories.
+        trajectories: N of the dialogues that the step trains on.
         advantage_NT: A, without gradient.
         weight_NT: what one token of an attempt weighs in the step's loss.
+        own_NT: whether the attempt was sampled where it stands, from the policy.
     """
 
     trajectories: Trajectories
     advantage_NT: Tensor
     weight_NT: Tensor
+    own_NT: Tensor
 
 
 class PromptSchedule:
@@ -41,24 +43,27 @@ class PromptSchedule:
         self.order: list[int] = np.concatenate(order)[:positions].tolist()
 
 
-def split(
-    trajectories: Trajectories, advantage_NT: Tensor, weight_NT: Tensor, count: int, share_prompts: bool
-) -> list[MicroBatch]:
+def split(step: MicroBatch, count: int, share_prompts: bool) -> list[MicroBatch]:
     """`count` micro-batches of about as many tokens each, padding included; like lengths together.
 
     Args:
         share_prompts: those of a prompt stay next to each other, at the place of the longest of them.
     """
-    lengths_N = trajectories.attention_mask_NL.sum(-1)
+    lengths_N = step.trajectories.attention_mask_NL.sum(-1)
     if share_prompts:
-        prompts = [tuple(pieces[0][0]) for pieces in trajectories.segments]
+        prompts = [tuple(pieces[0][0]) for pieces in step.trajectories.segments]
         longest: dict[tuple[int, ...], int] = {}
         for prompt, length in zip(prompts, lengths_N.tolist(), strict=True):
             longest[prompt] = max(length, longest.get(prompt, 0))
         lengths_N = lengths_N.new_tensor([longest[prompt] for prompt in prompts])
     order = torch.argsort(lengths_N, stable=True)
     return [
-        MicroBatch(trajectories.select(rows.tolist()), advantage_NT[rows], weight_NT[rows])
+        MicroBatch(
+            step.trajectories.select(rows.tolist()),
+            step.advantage_NT[rows],
+            step.weight_NT[rows],
+            step.own_NT[rows],
+        )
         for rows in order.split(token_balanced(lengths_N[order].tolist(), count))
     ]
 

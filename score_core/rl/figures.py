@@ -16,7 +16,7 @@ class StepFigures:
     """Means over a step's trajectories, and sums over its micro-batches.
 
     Args:
-        attempts: T.
+        attempts: of a dialogue that is trained on.
         accelerator: of the processes that share the step.
     """
 
@@ -28,11 +28,11 @@ class StepFigures:
     @classmethod
     def of(cls, rollout: Rollout, judged: Judged, credit: Credit, accelerator: Accelerator) -> "StepFigures":
         """The figures known before the first micro-batch; every process must call."""
-        figures = cls(judged.rewards_NT.shape[1], accelerator)
+        figures = cls(credit.weight_MS.shape[1], accelerator)
         figures.add_means("reward", judged.rewards_NT)
-        figures.add_means("return", credit.returns_NT)
+        figures.add_means("return", credit.returns_MS)
         figures.add_means("accuracy", judged.correct_NT)
-        figures.add_means("changed", accelerator.gather(rollout.changed_NT), first=2)
+        figures.add_means("changed", judged.changed_NT, first=2)
         figures.add_means("length", judged.lengths_NT)
         figures.add_means("truncated", accelerator.gather(rollout.trajectories.truncated_NT))
         if judged.reference_logp_NT is not None:
@@ -55,15 +55,15 @@ class StepFigures:
         values_P3 = torch.stack([kl_P.detach(), scores.entropy_P, torch.ones_like(scores.entropy_P)], dim=-1)
         self._sums_T3.index_add_(0, column_P, values_P3)
 
-    def finish(self, trajectories: int, kl_in_loss: Sequence[bool]) -> None:
+    def finish(self, dialogues: int, kl_in_loss: Sequence[bool]) -> None:
         """Turns the sums over all processes into means; every process must call.
 
         Args:
-            trajectories: of the step, over all processes.
+            dialogues: trained on in the step, over all processes.
             kl_in_loss: for each attempt, whether its KL was computed for the loss.
         """
         sums_T3 = self.accelerator.reduce(self._sums_T3, reduction="sum").tolist()
         for attempt, (kl, entropy, tokens) in enumerate(sums_T3, start=1):
             if kl_in_loss[attempt - 1]:
-                self.values[f"kl_t{attempt}"] = kl / trajectories
+                self.values[f"kl_t{attempt}"] = kl / dialogues
             self.values[f"entropy_t{attempt}"] = entropy / max(tokens, 1)

@@ -31,6 +31,24 @@ def importance_weights(logp_P: Tensor, sampled_logp_P: Tensor, cap: float | None
     return (logp_P.detach() - sampled_logp_P).exp().clamp(max=cap)
 
 
+def attempt_ratios(
+    logp_P: Tensor, sampled_logp_P: Tensor, row_P: Tensor, column_P: Tensor, cap: float
+) -> Tensor:
+    """pi(attempt, here) / pi(attempt, there) of the attempt that each token belongs to, at most `cap`.
+
+    Here is the dialogue that the policy now scores, there the one that the attempt was sampled in. Whole
+    attempts, since a token's own ratio leaves out how likely the ones before it are here. No gradient.
+
+    Args:
+        row_P, column_P: which dialogue and attempt a token belongs to; attempts are complete.
+    """
+    shape = int(row_P.max()) + 1, int(column_P.max()) + 1
+    sums_NT = logp_P.new_zeros(shape).index_put_(
+        (row_P, column_P), logp_P.detach() - sampled_logp_P, accumulate=True
+    )
+    return sums_NT.exp().clamp(max=cap)[row_P, column_P]
+
+
 class GapMonitor:
     """The gap of one step, summed over its micro-batches, and whether it can be trained on.
 

@@ -38,17 +38,28 @@ class Objective:
         kl_weight: beta_t, what a nat of attempt t's KL to the reference costs.
         alpha: what progress r_t - r_{t-1} counts for every later attempt.
         gamma: the share of the next attempt's return credited to an attempt.
+        mend, keep: not the paper's; a later attempt's own reward counts so much after a wrong or a right one.
+        repeat: not the paper's; the price of answering the same after a wrong attempt.
     """
 
     reward_weight: tuple[float, ...]
     kl_weight: tuple[float, ...]
     alpha: float = 0.0
     gamma: float = 0.0
+    mend: float = 1.0
+    keep: float = 1.0
+    repeat: float = 0.0
 
-    def returns(self, rewards_NT: Tensor) -> Tensor:
-        """R (N, T) = w_t r_t + alpha (r_t - r_{t-1}) + gamma R_{t+1}."""
+    def returns(self, rewards_NT: Tensor, repeated_NT: Tensor | None = None) -> Tensor:
+        """R (N, T) = w_t r_t + alpha (r_t - r_{t-1}) + gamma R_{t+1}; `repeat` asks for [a_t = a_{t-1}]."""
         weight_T = rewards_NT.new_tensor(self.reward_weight)
         returns_NT = rewards_NT * weight_T
+        before_NT = rewards_NT[:, :-1]
+        if (self.mend, self.keep) != (1.0, 1.0):
+            returns_NT[:, 1:] *= self.mend * (1 - before_NT) + self.keep * before_NT
+        if self.repeat:
+            assert repeated_NT is not None
+            returns_NT[:, 1:] -= self.repeat * (1 - before_NT) * repeated_NT
         returns_NT[:, 1:] += self.alpha * rewards_NT.diff(dim=1)
         for column in range(rewards_NT.shape[1] - 2, -1, -1):
             returns_NT[:, column] += self.gamma * returns_NT[:, column + 1]

@@ -1,4 +1,4 @@
-"""PolicyTrainer: on-policy reinforcement learning over several attempts, on `transformers.Trainer`.
+"""PolicyTrainer: learning from sampled attempts, several of them in a dialogue, on `transformers.Trainer`.
 
 An optimiser step, from top to bottom:
 
@@ -7,9 +7,9 @@ An optimiser step, from top to bottom:
 2. `compute_loss` scores a micro-batch, all attempts in one forward, and adds the KL terms.
 3. Everything else (accumulation, clipping, optimiser, schedule, distribution, logging) is the Trainer's.
 
-It knows no method: see `algorithm.py`. Simplifications: one optimiser step a batch, so every step is
-strictly on-policy and needs no importance ratios and no clipping of them; normalisers are those of the
-step, known before its first micro-batch, so that micro-batches merely add up.
+It knows no method: see `algorithm.py`. Simplifications: one optimiser step a batch, so what the policy
+samples is strictly on-policy and needs no clipping; normalisers are those of the step, known before its first
+micro-batch, so that micro-batches merely add up.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,9 @@ from score_core.files import replacing
 from score_core.models.folders import save_model
 from score_core.rl.algorithm import Judged
 from score_core.rl.batches import MicroBatch, PromptSchedule, learning_rate_share, split
+from score_core.rl.dialogues import trained
 from score_core.rl.figures import StepFigures
-from score_core.rl.gap import GapMonitor
+from score_core.rl.gap import GapMonitor, attempt_ratios
 from score_core.rl.logprobs import (
     Distributions,
     TokenScores,
@@ -58,6 +59,7 @@ class PolicyTrainer(ResumableTrainer):
         args: its data loader counts micro-batches; what is in them is sampled.
         stage: everything else.
         reference: pi_ref as a frozen model; None takes the policy with its adapter switched off.
+        start: the same for the model that training starts from; for algorithms that sample it.
         stopwatch: times the parts of a step.
     """
 
@@ -71,6 +73,7 @@ class PolicyTrainer(ResumableTrainer):
         *,
         stage: Stage,
         reference: PreTrainedModel | None,
+        start: PreTrainedModel | None = None,
         stopwatch: Stopwatch,
         **kwargs: Any,
     ) -> None:
@@ -98,6 +101,7 @@ class PolicyTrainer(ResumableTrainer):
         config.use_cache = use_cache  # the Trainer has switched it off, and it would be published so
         keep_float32_scores(self.accelerator)
         self.reference = Reference(self, reference)
+        self.start = Reference(self, start) if self.algorithm.samples_start else None
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -122,25 +126,17 @@ class PolicyTrainer(ResumableTrainer):
         first = self.state.global_step * self.settings.prompts_per_step
         positions = range(first, first + self.settings.prompts_per_step)
         mine = positions[self.accelerator.process_index * share :][:share]
-        rollout, given_N = self.sampler.draw(mine, self._open_policy, self.reference.sampling)
+        sampled = self._open_policy if self.start is None else self.start.sampling
+        rollout, given_N = self.sampler.draw(mine, sampled, self.reference.sampling)
         judged = self._judged(rollout, given_N, torch.tensor(mine, device=device))
         credit = self.algorithm.credit(judged)
         self.figures = StepFigures.of(rollout, judged, credit, self.accelerator)
         self.gap = GapMonitor(
-            self.stage.tolerated_gap,
-            self.settings.importance_cap,
-            self.stage.engine_name,
-            self.accelerator,
+            self.stage.tolerated_gap, self.settings.importance_cap, self.stage.engine_name, self.accelerator
         )
-        count = len(rollout.trajectories)
-        rows = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
-        parts = split(
-            rollout.trajectories,
-            credit.advantage_NT[rows],
-            credit.weight_NT[rows],
-            num_batches,
-            self.share_prompts,
-        )
+        self.ratio_cap = credit.ratio_cap
+        step = trained(rollout.trajectories, credit, self.stage, self.accelerator.process_index)
+        parts = split(step, num_batches, self.share_prompts)
         self.unscored = len(parts)
         return [{"batch": part} for part in parts], None
 
@@ -172,13 +168,17 @@ class PolicyTrainer(ResumableTrainer):
             kl_P = kl_term(self.settings.kl_estimator, scores.logp_P, reference.logp_P, scores.kl_P)
         beta_T = scores.logp_P.new_tensor(self.algorithm.kl_weight)
         weight_P = batch.weight_NT[row_P, column_P]
-        importance_P = self.gap.add(scores.logp_P, batch.trajectories.logp_P, weight_P > 0)
+        own_P, sampled_logp_P = batch.own_NT[row_P, column_P], batch.trajectories.logp_P
+        importance_P = self.gap.add(scores.logp_P, sampled_logp_P, own_P)
+        moved_P = torch.ones_like(importance_P)
+        if self.ratio_cap is not None:
+            moved_P = attempt_ratios(scores.logp_P, sampled_logp_P, row_P, column_P, self.ratio_cap)
         loss = policy_loss(
             scores.logp_P,
             kl_P,
             advantage_P=batch.advantage_NT[row_P, column_P],
             beta_P=beta_T[column_P],
-            weight_P=weight_P * importance_P,
+            weight_P=weight_P * importance_P.where(own_P, moved_P),
         )
         self.figures.add_scores(scores, reference, column_P)
         self.unscored -= 1
@@ -203,6 +203,7 @@ class PolicyTrainer(ResumableTrainer):
             group_N=gather(positions.repeat_interleave(self.settings.samples_per_prompt)),
             rewards_NT=rewards_NT,
             correct_NT=gather(rollout.correct_NT),
+            changed_NT=gather(rollout.changed_NT),
             lengths_NT=gather(rollout.trajectories.lengths_NT),
             sampled_NT=sampled_NT,
             logp_NT=gather(rollout.trajectories.logp_NT),
@@ -243,9 +244,8 @@ class PolicyTrainer(ResumableTrainer):
         """Adds the step's own figures to what the Trainer logs after it."""
         if "loss" in logs:
             trajectories = self.settings.prompts_per_step * self.settings.samples_per_prompt
-            self.figures.finish(trajectories, self._kl_in_loss)
-            figures = self.figures.values
-            logs = {**logs, **figures, **self.algorithm.observe(figures)}
+            self.figures.finish(trajectories * self.algorithm.dialogues, self._kl_in_loss)
+            logs = {**logs, **self.figures.values, **self.algorithm.observe(self.figures.values)}
         super().log(logs, start_time)
 
     def extra_state(self) -> dict[str, Any]:
@@ -257,11 +257,11 @@ class PolicyTrainer(ResumableTrainer):
         self.algorithm.load_state_dict(state)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Greedy accuracy of all attempts on the validation problems."""
+        """Greedy accuracy of all attempts, of two at least, on the validation problems."""
         stage = self.stage
         share = -(-len(stage.validation) // self.accelerator.num_processes)
         settings = Evaluation(
-            attempts=self.algorithm.attempts,
+            attempts=self.algorithm.longest,
             temperature=0.0,
             top_p=1.0,
             batch_size=min(stage.sampling_batch_size, share),

@@ -23,7 +23,6 @@ from score_core.checkpointing.checkpoints import Checkpoints, prune_runs
 from score_core.checkpointing.fingerprint import fingerprint
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
-from score_core.config.training import Training
 from score_core.distributed import check_strategy, launched, rank
 from score_core.files import write_json
 from score_core.models.folders import base_of
@@ -77,8 +76,8 @@ def train(
 ) -> Path:
     """Trains a stage as `algorithm` says and writes the model, its curves and a summary.
 
-    An algorithm of several phases (Stage I with more than two attempts) trains one after another, each
-    from the model of the phase before and with that as its reference.
+    An algorithm of several phases (Stage I with more than two attempts, iterations of fine-tuning) trains one
+    after another, each from the model of the phase before. The curves are those of the last.
 
     Every process of the stage calls it; the first one writes.
 
@@ -96,21 +95,22 @@ def train(
         Stopped: by SIGINT or SIGTERM, in training, and saved.
     """
     inputs = [folders.reference, folders.data, folders.start]
-    conversation = load_conversation(base_of(folders.reference), config.conversation, algorithm.attempts)
+    conversation = load_conversation(base_of(folders.reference), config.conversation, algorithm.longest)
     run = folders.work / fingerprint(config, runtime, name, inputs, code, conversation.dialogue)
     if os.environ.get("RANK", "0") == "0":
         prune_runs(folders.work, run.name, runtime.checkpoints)
     phases, summary, there = algorithm.phases(), {}, folders
     for number, phase in enumerate(phases, start=1):
         last = number == len(phases)
-        work = run / f"phase{phase.attempts}"
+        work = run / f"phase{number}"
         target = replace(there, output=work / "model", metrics=work / "metrics", work=work)
         if last:
             target = replace(there, output=folders.output, metrics=folders.metrics, work=folders.work)
         checkpoints = Checkpoints(run if last else work, runtime.checkpoints)
-        title = name if len(phases) == 1 else f"{name}/{phase.attempts}"
+        title = name if len(phases) == 1 else f"{name}/{number}"
         summary = train_phase(config, runtime, target, conversation, title, phase, checkpoints)
-        there = replace(there, start=target.output, reference=target.output)
+        reference = target.output if phase.moves_reference else folders.reference
+        there = replace(there, start=target.output, reference=reference)
     added = algorithm.assess(summary)
     if rank() == 0:
         write_json(folders.metrics.with_suffix(".json"), {**summary, **added})
@@ -140,9 +140,9 @@ def train_phase(
     )
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
-    base, longest = base_of(folders.reference), conversation.longest(algorithm.attempts)
+    base, longest = base_of(folders.reference), conversation.longest(algorithm.longest)
     sizes = batch_sizes(config, runtime, base, longest)
-    count = micro_batches(settings, sizes.tokens, longest, launched())
+    count = micro_batches(settings, sizes.tokens, longest, launched(), algorithm.dialogues)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
     arguments = training_arguments(config, runtime, settings, folders.work, name, count)
     problems = read_problems(folders.data, "train")
@@ -164,6 +164,7 @@ def train_phase(
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     recorder, stopwatch = Recorder(folders.work / "log.jsonl"), Stopwatch()
+    start = load_reference(config, folders.start, arguments.device) if algorithm.samples_start else None
     trajectories = settings.prompts_per_step * settings.samples_per_prompt
     progress = Progress(name, trajectories, stopwatch, folders.work / "timing.jsonl")
     trainer = PolicyTrainer(
@@ -171,9 +172,10 @@ def train_phase(
         arguments,
         stage=stage,
         reference=load_reference(config, folders.reference, arguments.device) if needs_reference else None,
+        start=start,
         stopwatch=stopwatch,
         processing_class=conversation.tokenizer,
-        callbacks=[recorder, progress, Best(settings)],
+        callbacks=[recorder, progress, Best(settings.select, algorithm.turns)],
         checkpoints=checkpoints,
     )
     check_strategy(trainer.accelerator.state, runtime.launch)
@@ -218,10 +220,14 @@ class Best(TrainerCallback):
     """Saves the best step so far, by what `select` names, and notes it; nothing for `last`.
 
     The note is the Trainer's own, so checkpoints hold it, and what it names is kept (see `checkpoints.py`).
+
+    Args:
+        select: as in the settings.
+        attempt: the last that is trained, whose accuracy counts.
     """
 
-    def __init__(self, settings: Training) -> None:
-        self.select, self.last = settings.select, f"eval_accuracy_t{settings.attempts}"
+    def __init__(self, select: str, attempt: int) -> None:
+        self.select, self.last = select, f"eval_accuracy_t{attempt}"
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         """Looks at each validation; weights are only ever kept there."""

@@ -52,7 +52,8 @@ class Rollout:
     @property
     def changed_NT(self) -> Tensor:
         """Whether an attempt's answer is another than the one before it, (N, T - 1)."""
-        return self._tensor([[a.extracted != b.extracted for a, b in pairwise(row)] for row in self.verdicts])
+        changed = [[a.extracted != b.extracted for a, b in pairwise(row)] for row in self.verdicts]
+        return self._tensor(changed).bool()  # of one attempt it is empty, and would be of numbers
 
     def _tensor(self, rows: list[list[bool]] | list[list[float]]) -> Tensor:
         return torch.tensor(rows, device=self.trajectories.input_ids_NL.device)

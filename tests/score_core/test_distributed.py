@@ -5,6 +5,7 @@ import re
 import subprocess
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from score_core.rl import logprobs
 from tasks.runner.launch import command
 from tasks.runner.processes import end_with_parent
 from tests.configs import runtime
-from tests.rank import KINDS, ROUNDED, train
+from tests.rank import KINDS, METHODS, ROUNDED, train, train_methods
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = {
@@ -102,6 +103,14 @@ def test_two_processes_do_what_one_does(small_run: Path, alone: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_two_processes_train_every_method_as_one_does(small_run: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_methods(small_run, one, runtime(launch={"strategy": "single"}).launch)
+    together(small_run, two, "ddp", "methods")
+    compare(two, one, METHODS)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_processes_go_on_where_one_of_them_was_told_to_stop(
     small_run: Path, alone: Path, tmp_path: Path, strategy: str
@@ -142,9 +151,9 @@ def compare_rounded(work: Path, alone: Path, start: Path) -> None:
     assert apart < moved
 
 
-def compare(work: Path, alone: Path) -> None:
+def compare(work: Path, alone: Path, kinds: Iterable[str] = KINDS) -> None:
     """Models and curves of two processes with those of one."""
-    for kind in KINDS:
+    for kind in kinds:
         for name in ("curve", "validation"):
             one, two = (pd.read_csv(folder / "metrics" / f"{kind}_{name}.csv") for folder in (alone, work))
             for gap in {"gap_mean", "gap_max"} & {*one}:  # rounding, and nothing else

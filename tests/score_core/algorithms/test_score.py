@@ -7,25 +7,8 @@ import pytest
 import torch
 
 from score_core.algorithms import make_algorithm
-from score_core.rl.algorithm import Judged
 from tests.configs import config
-
-
-def judged(rewards: list[list[float]], given: bool = False) -> Judged:
-    """One prompt's trajectories, two tokens an attempt."""
-    rewards_NT = torch.tensor(rewards)
-    sampled_NT = torch.ones_like(rewards_NT, dtype=torch.bool)
-    sampled_NT[:, 0] = not given
-    return Judged(
-        group_N=torch.zeros(len(rewards)),
-        rewards_NT=rewards_NT,
-        correct_NT=rewards_NT > 0,
-        lengths_NT=torch.full(rewards_NT.shape, 2),
-        sampled_NT=sampled_NT,
-        logp_NT=torch.full(rewards_NT.shape, -1.0),
-        reference_logp_NT=None,
-        longest=5,
-    )
+from tests.score_core.algorithms.steps import judged
 
 
 def test_stage_one_rewards_the_last_attempt_and_holds_the_others() -> None:
@@ -34,8 +17,8 @@ def test_stage_one_rewards_the_last_attempt_and_holds_the_others() -> None:
     )
     assert stage.kl_weight == (0.5, 0.5, 0.25)
     credit = stage.credit(judged([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
-    assert credit.returns_NT.tolist() == [[0, 0, 0], [0, 0, 1]]
-    assert credit.advantage_NT[:, :2].abs().sum() == 0
+    assert credit.returns_MS.tolist() == [[0, 0, 0], [0, 0, 1]]
+    assert credit.advantage_MS[:, :2].abs().sum() == 0
 
 
 def test_stage_two_pays_every_attempt_and_progress() -> None:
@@ -43,11 +26,11 @@ def test_stage_two_pays_every_attempt_and_progress() -> None:
     stage = make_algorithm(config(training=settings, stage2={"alpha": 10.0}).stage("stage2"))
     assert stage.kl_weight == (0.25, 0.25)
     credit = stage.credit(judged([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
-    assert credit.returns_NT.tolist() == [[1, 1], [0, 11], [1, -10], [0, 0]]
-    assert credit.advantage_NT.equal(credit.returns_NT)
-    assert credit.weight_NT.equal(torch.full((4, 2), 0.25))
+    assert credit.returns_MS.tolist() == [[1, 1], [0, 11], [1, -10], [0, 0]]
+    assert credit.advantage_MS.equal(credit.returns_MS)
+    assert credit.weight_MS.equal(torch.full((4, 2), 0.25))
     given = stage.credit(judged([[1.0, 1.0], [0.0, 1.0]], given=True))
-    assert given.weight_NT[:, 0].sum() == 0 and given.advantage_NT[:, 0].abs().sum() == 0
+    assert given.weight_MS[:, 0].sum() == 0 and given.advantage_MS[:, 0].abs().sum() == 0
 
 
 def test_three_attempts_take_two_phases_of_stage_one() -> None:
@@ -85,9 +68,9 @@ def test_a_resumed_moving_average_goes_on() -> None:
     step = judged([[1.0, 1.0], [0.0, 1.0]])
     stage.credit(step)
     resumed.load_state_dict(json.loads(json.dumps(stage.state_dict())))
-    following = stage.credit(step).advantage_NT
-    assert resumed.credit(step).advantage_NT.equal(following)
-    assert not fresh.credit(step).advantage_NT.equal(following)
+    following = stage.credit(step).advantage_MS
+    assert resumed.credit(step).advantage_MS.equal(following)
+    assert not fresh.credit(step).advantage_MS.equal(following)
 
 
 def test_a_stage_one_that_has_not_taken_off_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -110,6 +110,18 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
         {"lora": {"rank": 4, "alpha": 8}, "stage1": {"select": "training_reward", "validate_every": 2}},
         512,
     ),
+    "single-turn RL": ("single_turn", {"single_turn": {"baseline": "group_standardised"}}, 512),
+    "pairs of an adapter": (
+        "pair_sft",
+        {"lora": {"rank": 4, "alpha": 8}, "pair_sft": {"keep_right": True}},
+        512,
+    ),
+    # In the second, which samples the model of the first, and has it correct the base model's answers.
+    "iterations": (
+        "stasc",
+        {"stasc": {"iterations": 2, "filter": "non_decreasing", "offline_first_attempts": 1.0}},
+        512,
+    ),
 }
 
 
@@ -143,7 +155,7 @@ def test_three_attempts_go_on_in_the_phase_they_were_in(
     config = small_config(stage1=stage, lora={"rank": 4, "alpha": 8})
     train_stage("stage1", config, OFTEN, folders(small_run, tmp_path, "whole"))
     target = folders(small_run, tmp_path, "resumed")
-    first = lambda: next(target.work.glob("*/phase2/log.jsonl"), None)  # noqa: E731
+    first = lambda: next(target.work.glob("*/phase1/log.jsonl"), None)  # noqa: E731
     for log in (first, lambda: target.work / "log.jsonl"):
         with told_to_stop(log, 2):
             train_stage("stage1", config, OFTEN, target)

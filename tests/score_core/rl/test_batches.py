@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from score_core.problems import Problem
-from score_core.rl.batches import PromptSchedule, split, token_balanced
+from score_core.rl.batches import MicroBatch, PromptSchedule, split, token_balanced
 from score_core.rollout.trajectories import assemble
 from score_core.seeding import derive_seed, stream
 
@@ -36,7 +36,7 @@ def test_micro_batches_hold_every_trajectory_once_with_what_is_its_own() -> None
     rows = [(([10 + n] * length, 0), ([n + 1], 1)) for n, length in enumerate(lengths)]
     trajectories = assemble(rows, [[False]] * 6, pad_id=0, device=torch.device("cpu"))
     names = torch.arange(6.0)[:, None]
-    batches = split(trajectories, names, names * 10, 3, share_prompts=False)
+    batches = split(MicroBatch(trajectories, names, names * 10, names % 2 == 0), 3, share_prompts=False)
     assert [len(batch.trajectories) for batch in batches] == [3, 2, 1]
     seen = []
     for batch in batches:
@@ -54,7 +54,7 @@ def test_trajectories_that_share_a_prompt_are_next_to_each_other() -> None:
     rows = [(([10 + at], 0), ([7] * n, 1)) for at, both in enumerate(lengths) for n in both]
     trajectories = assemble(rows, [[False]] * 8, pad_id=0, device=torch.device("cpu"))
     names = torch.arange(8.0)[:, None]
-    batches = split(trajectories, names, names, 3, share_prompts=True)
+    batches = split(MicroBatch(trajectories, names, names, names >= 0), 3, share_prompts=True)
     assert len(batches) == 3
     prompts = [pieces[0][0][0] for batch in batches for pieces in batch.trajectories.segments]
     assert prompts == [11, 11, 13, 13, 12, 12, 10, 10], "by the longest of each"

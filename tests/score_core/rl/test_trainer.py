@@ -90,6 +90,7 @@ def make_trainer(
         training_arguments(config, runtime, settings, work, "test", count),
         stage=stage,
         reference=reference,
+        start=load_model(base) if stage.algorithm.samples_start and not lora else None,
         stopwatch=Stopwatch(),
         checkpoints=Checkpoints(work / "checkpoints", runtime.checkpoints),
     )

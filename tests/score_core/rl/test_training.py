@@ -213,7 +213,7 @@ def test_select_keeps_the_best_validation(small_run: Path, tmp_path: Path) -> No
 
 
 def test_select_by_reward_takes_all_steps_since_the_last_validation() -> None:
-    best = Best(small_config(stage2={"select": "training_reward"}).stage("stage2"))
+    best = Best("training_reward", attempt=2)
     state, kept = TrainerState(log_history=[{"eval_delta": 0.0}]), []
     # Rewards of both attempts at the three steps before each validation; the mean is best at the second.
     for number, rewards in enumerate([(0.1, 0.1, 0.9), (0.5, 0.6, 0.4), (0.9, 0.0, 0.5)]):
@@ -235,7 +235,7 @@ def test_the_saved_configuration_is_the_base_models(small_run: Path, tmp_path: P
     ("select", "kept"), [("validation_accuracy", 2), ("training_reward", 3), ("last", None)]
 )
 def test_select_compares_the_last_attempt_s_accuracy_or_all_rewards(select: str, kept: int | None) -> None:
-    best, state, control = Best(small_config(stage2={"select": select}).stage("stage2")), TrainerState(), None
+    best, state, control = Best(select, attempt=2), TrainerState(), None
     # A step's rewards and the validation after it, of attempts 1 and 2; the first and the last of equals.
     figures = [(0.0, 0.0, 1.0, 1.0), (0.1, 0.2, 0.9, 0.1), (0.2, 0.0, 0.1, 0.5), (0.1, 0.4, 0.2, 0.5)]
     figures.append((0.4, 0.1, 0.0, 0.4))

@@ -1,0 +1,90 @@
+"""The arms of experiments/compare: for each method of methods.yaml its resolved settings.
+
+    python -m benchmarks.arms [--write FOLDER]
+
+prints what each cell trains and for about how long. FOLDER gets METHOD.yaml, a whole params.yaml with the one
+section METHOD, and METHOD.json, what of it a trained model hangs on: the file that DVC compares.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.tables import markdown
+from score_core.algorithms import SETTINGS
+from score_core.config.parsing import parse_config
+from score_core.config.schema import Config
+from score_core.config.training import Training
+from score_core.errors import UserError, nearest
+from score_core.files import read_yaml, replacing, write_json
+from tasks.runner.exits import exit_code, parser_of
+
+METHODS = Path("experiments/compare/methods.yaml")
+READ = ("conversation", "lora", "model", "reward")  # beside its stage, what training reads of params.yaml
+REMEDY = "`git checkout` restores it"
+# Of the embedded default on two cores: a sampled and trained attempt (benchmarks/rate.csv), and what a cell
+# takes beside them, to start, validate, save and be evaluated.
+SECONDS_AN_ATTEMPT, SECONDS_A_CELL = 0.0012, 25
+
+
+def arms(content: dict[str, Any], methods: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
+    """By method, a whole params.yaml whose only stage of training is the method's, with its name.
+
+    Raises:
+        UserError: a row names a section that is not there, or sets what its algorithm does not know.
+    """
+    stages = {name for name, found in content.items() if isinstance(found, dict) and "algorithm" in found}
+    shared = {name: section for name, section in content.items() if name not in stages}
+    made = {}
+    for name in (*methods["from_base"], *methods["from_stage1"]):
+        row = methods["arms"].get(name, {})
+        section = row.get("section", name)
+        if section not in stages:
+            hint = nearest(section, stages)
+            raise UserError(f"{METHODS}: {name}: {source} has no stage {section}; {hint}correct the row.")
+        resolved = content["training"] | content[section] | row.get("set", {})
+        resolved["steps"] *= row.get("stages", 1)
+        made[name] = shared | {"training": {}, name: resolved}
+        parse_config(made[name], SETTINGS, f"{METHODS}: {name}")
+    return made
+
+
+def hangs_on(config: Config, name: str) -> dict[str, Any]:
+    """What a trained model hangs on."""
+    found = config.model_dump(mode="json", include=set(READ))
+    return found | {"stage": config.stage(name).model_dump(mode="json")}
+
+
+def attempts(stage: Training) -> int:
+    """How many attempts a cell samples in training."""
+    iterations = getattr(stage, "iterations", 1)
+    return stage.steps * iterations * stage.prompts_per_step * stage.samples_per_prompt * stage.attempts
+
+
+def main() -> None:
+    """Prints the cells of a seed; writes them where that is asked for."""
+    parser = parser_of("benchmarks.arms", __doc__)
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="where the settings go")
+    given = parser.parse_args()
+
+    def work() -> None:
+        methods, params = read_yaml(METHODS, REMEDY), Path("params.yaml")
+        made = arms(read_yaml(params, REMEDY), methods, str(params))
+        configs = {name: parse_config(one, SETTINGS, str(params)) for name, one in made.items()}
+        counts = {name: attempts(config.stage(name)) for name, config in configs.items()}
+        print(markdown(["method", "attempts sampled"], [(name, f"{n:,}") for name, n in counts.items()]))
+        seconds = sum(counts.values()) * SECONDS_AN_ATTEMPT + len(counts) * SECONDS_A_CELL
+        seeds = len(methods["seeds"])
+        hours = f"{seeds * seconds / 3600:.1f} hours"
+        print(f"\nAbout {hours} for {seeds} seeds of the embedded default on two cores.")
+        for name, content in made.items() if given.write is not None else ():
+            with replacing(given.write / f"{name}.yaml") as temporary:
+                temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+            write_json(given.write / f"{name}.json", hangs_on(configs[name], name))
+
+    raise SystemExit(exit_code("arms", work))
+
+
+if __name__ == "__main__":
+    main()

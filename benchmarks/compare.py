@@ -1,0 +1,136 @@
+"""The page of experiments/compare: every method beside SCoRe, over seeds.
+
+    python -m benchmarks.compare
+
+reads metrics/, curves/ and settings/ there, and writes table.csv, a row a seed and method, and page.md. A
+cell without metrics has failed or has not run, and is shown as such.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from benchmarks.tables import markdown
+from score_core.files import parse_yaml, read_json, read_yaml, replacing
+from score_core.report.wording import MINUS, NONE
+from tasks.runner.exits import exit_code, parser_of
+
+HERE = Path("experiments/compare")
+PUBLISHED = Path("score_core/report/published.yaml")
+CONTROL = "stage2"  # SCoRe: what all others are compared with
+FIGURES = ["accuracy_t1", "accuracy_t2", "delta", "delta_i_to_c", "delta_c_to_i"]
+HEADS = ["t1", "t2", "Δ", "i→c", "c→i"]
+
+
+def read_table(here: Path, methods: dict[str, Any]) -> pd.DataFrame:
+    """A row a seed and method, in the order of the lists; figures are missing where a cell has none."""
+    rows = []
+    for method in names(methods):
+        for seed in methods["seeds"]:
+            row: dict[str, Any] = {"method": method, "seed": seed}
+            path = here / "metrics" / f"{seed}-{method}.json"
+            if path.exists():
+                metrics = read_json(path, made_by=f"evaluate@{seed}-{method}")
+                row |= {key: metrics[key] for key in FIGURES} | spent(here, methods, seed, method)
+            rows.append(row)
+    columns = ["method", "seed", *FIGURES, "trajectories", "tokens"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def names(methods: dict[str, Any]) -> list[str]:
+    """The rows of the page: what is evaluated, SCoRe last."""
+    trained = [*methods["from_base"], *methods["from_stage1"]]
+    return ["base", "fix", *(name for name in trained if name != CONTROL), CONTROL]
+
+
+def spent(here: Path, methods: dict[str, Any], seed: int, method: str) -> dict[str, float]:
+    """Trajectories and tokens sampled in training, those of Stage I included where it comes before."""
+    found = {"trajectories": 0.0, "tokens": 0.0}
+    if method not in (*methods["from_base"], *methods["from_stage1"]):
+        return found
+    if method in methods["from_stage1"]:
+        found = spent(here, methods, seed, "stage1")
+    stage = read_json(here / "settings" / f"{method}.json", made_by="settings")["stage"]
+    curve = pd.read_csv(here / "curves" / f"{seed}-{method}_curve.csv")
+    trajectories = stage["prompts_per_step"] * stage["samples_per_prompt"]
+    trajectories *= stage["steps"] * stage.get("iterations", 1)
+    lengths = curve.filter(regex=r"^length_t\d+$").mean().sum()  # of iterations, the last one's
+    return {
+        "trajectories": found["trajectories"] + trajectories,
+        "tokens": found["tokens"] + trajectories * lengths,
+    }
+
+
+def difference(table: pd.DataFrame, method: str, figure: str) -> str:
+    """Mean paired difference from SCoRe over the seeds that have both, in points, with its 95 % interval."""
+    wide = table.pivot(index="seed", columns="method", values=figure)
+    gaps = 100 * (wide[method] - wide[CONTROL]).dropna()
+    if gaps.empty:
+        return NONE
+    if len(gaps) == 1:
+        return f"{gaps.mean():+.1f}"
+    half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
+    return f"{gaps.mean():+.1f} [{gaps.mean() - half:+.1f}, {gaps.mean() + half:+.1f}]"
+
+
+def page(table: pd.DataFrame, methods: dict[str, Any]) -> str:
+    """The whole page as markdown."""
+    rows = []
+    for method, cells in table.groupby("method", sort=False):
+        done = cells.dropna(subset=FIGURES)
+        label = methods["labels"].get(method, method)
+        missing = ", ".join(str(seed) for seed in cells["seed"] if seed not in set(done["seed"]))
+        shown = label + (f" (**failed or not run**: {missing})" if missing else "")
+        if done.empty:
+            rows.append([shown, *[NONE] * (len(HEADS) + 4)])
+            continue
+        means = [f"{100 * done[figure].mean():.1f}" for figure in FIGURES]
+        gaps = [difference(table, str(method), figure) for figure in ("accuracy_t1", "accuracy_t2")]
+        budget = [f"{done[key].mean():,.0f}" for key in ("trajectories", "tokens")]
+        rows.append([shown, *means, *(gaps if method != CONTROL else ["", ""]), *budget])
+    header = ["method", *HEADS, f"t1 {MINUS} SCoRe", f"t2 {MINUS} SCoRe", "trajectories", "tokens"]
+    seeds = ", ".join(map(str, methods["seeds"]))
+    return "\n\n".join(
+        [
+            "# Methods beside SCoRe",
+            f"Percent on the test split, greedy; means over seeds {seeds}. Differences are paired by seed, "
+            "in points, with Student's 95 % interval over seeds. Trajectories and tokens are those sampled "
+            "in training; budgets differ where these do.",
+            markdown(header, rows),
+            "Published, of other models on other tasks:",
+            *(published(block) for block in parse_yaml(PUBLISHED.read_text())),
+        ]
+    )
+
+
+def published(block: dict[str, Any]) -> str:
+    """One table of published figures."""
+    rows = [
+        [row["method"], row["t1"], row["t2"], f"{row['t2'] - row['t1']:+.1f}"]
+        + [row.get(key, "") for key in ("i_to_c", "c_to_i")]
+        for row in block["rows"]
+    ]
+    return f"{block['title']} ({block['source']})\n\n{markdown(['method', *HEADS], rows)}"
+
+
+def main() -> None:
+    """Writes both files, and prints the table."""
+    parser_of("benchmarks.compare", __doc__).parse_args()
+
+    def work() -> None:
+        methods = read_yaml(HERE / "methods.yaml", "`git checkout` restores it")
+        table = read_table(HERE, methods)
+        text = page(table, methods)
+        print(text.split("Published")[0])
+        for name, content in (("table.csv", table.to_csv(index=False)), ("page.md", f"{text}\n")):
+            with replacing(HERE / name) as temporary:
+                temporary.write_text(content)
+
+    raise SystemExit(exit_code("compare", work))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""experiments/compare: its arms' settings, its page, and two methods on two seeds at toy size."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks.arms import METHODS, arms, hangs_on
+from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table
+from score_core.algorithms import SETTINGS
+from score_core.config.parsing import parse_config
+from score_core.errors import UserError
+from tasks.commands.profiles import compose, profiles
+from tests.configs import ROOT
+from tests.test_pipeline import Checkout
+
+
+def methods() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / METHODS).read_text())
+
+
+def resolved(*overrides: str, rows: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """What each method's model hangs on."""
+    made = arms(yaml.safe_load(compose(list(overrides), ROOT / "conf")), rows or methods(), "test")
+    return {name: hangs_on(parse_config(one, SETTINGS, "test"), name) for name, one in made.items()}
+
+
+def changed(*overrides: str) -> set[str]:
+    """The methods that other settings train again."""
+    before, after = resolved(), resolved(*overrides)
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_every_arm_is_valid_on_every_profile() -> None:
+    names = {*methods()["from_base"], *methods()["from_stage1"]}
+    for profile in profiles(ROOT / "conf"):
+        assert set(resolved(f"profile={profile}")) == names
+    assert set(methods()["arms"]) <= names <= set(methods()["labels"])
+
+
+def test_a_changed_value_trains_the_arms_again_whose_settings_hold_it() -> None:
+    # Not no_bonus, which sets it to 0.
+    assert changed("stage2.alpha=5") == {"stage2", "no_stage1", "offline"}
+    assert changed("stage1.beta2=0.2") == {"stage1"}
+    assert changed("star.iterations=2") == {"star", "star_right", "star_stage2"}
+    assert changed("evaluation.batch_size=7", "report.title=other", "seed=12") == set()
+    assert changed("training.steps=7") == set(resolved())
+    assert changed("training.baseline=none") == set(resolved()) - {"grpo"}
+
+
+def test_all_arms_sample_as_many_trajectories() -> None:
+    found, rows = resolved(), methods()
+    steps = {name: one["stage"]["steps"] * one["stage"].get("iterations", 1) for name, one in found.items()}
+    for name in rows["from_stage1"]:
+        steps[name] += steps["stage1"]
+    assert {count for name, count in steps.items() if name != "stage1"} == {160}
+
+
+def test_a_row_that_names_nothing_is_refused() -> None:
+    own = methods()["arms"]
+    rows = methods() | {"arms": own | {"star": {"section": "starr"}}}
+    with pytest.raises(UserError, match=r"star: test has no stage starr; did you mean star"):
+        resolved(rows=rows)
+    with pytest.raises(UserError, match=r"methods.yaml: star: star.alpha: unknown key"):
+        resolved(rows=methods() | {"arms": own | {"star": {"set": {"alpha": 1.0}}}})
+
+
+def table() -> pd.DataFrame:
+    """Two seeds of two methods, of which one has no second seed, and one that failed."""
+    cells = {("base", 1): 0.5, ("base", 2): 0.5, (CONTROL, 1): 0.7, (CONTROL, 2): 0.9, ("star", 1): 0.6}
+    rows = [
+        {"method": method, "seed": seed, **dict.fromkeys(FIGURES, cells.get((method, seed)))}
+        for method in ("base", "star", "pair_sft", CONTROL)
+        for seed in (1, 2)
+    ]
+    return pd.DataFrame(rows).assign(trajectories=10.0, tokens=20.0)
+
+
+def test_cells_that_failed_are_shown_as_failed() -> None:
+    text = page(table(), methods() | {"seeds": [1, 2]})
+    assert "| STaR (**failed or not run**: 2) | 60.0 |" in text
+    assert "| Pair-SFT (**failed or not run**: 1, 2) | \u2013 |" in text
+    assert "| SCoRe | 80.0 |" in text and "Gemini 1.5 Flash" in text
+
+
+def test_differences_are_paired_by_seed() -> None:
+    # -20 and -40 points: mean -30, standard error 10, Student's quantile of one degree of freedom 12.706.
+    assert difference(table(), "base", "accuracy_t2") == "-30.0 [-157.1, +97.1]"
+    assert difference(table(), "star", "accuracy_t2") == "-10.0"
+
+
+@pytest.mark.slow
+def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
+    """Everything runs once; then nothing; then what a changed value is in, and the page."""
+    checkout = Checkout(tmp_path)
+    here = checkout.root / METHODS.parent
+    rows = methods() | {"seeds": [1, 2], "from_base": ["stage1", "pair_sft"], "from_stage1": ["stage2"]}
+    (here / "methods.yaml").write_text(yaml.safe_dump(rows))
+    params = checkout.root / "params.yaml"
+    params.write_text(compose(["smoke=yes"], checkout.root / "conf"))
+
+    def repro() -> set[str]:
+        done = subprocess.run(
+            ["dvc", "repro"], cwd=here, env=checkout.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return set(re.findall(r"^Running stage '(\S+)'", done.stdout, re.MULTILINE)) - {"code"}
+
+    names = ("train@{}-stage1", "train@{}-pair_sft", "train_on@{}-stage2", "evaluate@{}-stage1")
+    names += ("evaluate@{}-pair_sft", "evaluate_on@{}-stage2", "evaluate_base@{}", "evaluate_fix@{}")
+    cells = {name.format(seed) for name in (*names, "data@{}", "base@{}") for seed in (1, 2)}
+    assert repro() == {*cells, "settings", "page"}
+    found = read_table(here, rows)
+    assert len(found) == 2 * 5 and found[FIGURES].notna().all().all()
+    spent = found.set_index(["method", "seed"])["trajectories"]
+    assert spent[("stage2", 1)] == 2 * 2 * 4 * 2 == spent[("pair_sft", 2)] and spent[("base", 1)] == 0
+    assert json.loads((here / "curves/2-stage2.json").read_text())["steps"] == 2
+    assert "failed" not in (here / "page.md").read_text()
+
+    assert repro() == set()
+    params.write_text(compose(["smoke=yes", "stage2.alpha=1.0"], checkout.root / "conf"))
+    ran = repro()
+    trained, evaluated = ({f"{stage}_on@{seed}-stage2" for seed in (1, 2)} for stage in ("train", "evaluate"))
+    # A base model of toy size earns nothing under any alpha; models that are equal are not evaluated again.
+    assert {"settings", *trained} <= ran <= {"settings", *trained, *evaluated, "page"}
