@@ -216,16 +216,12 @@ class PolicyTrainer(ResumableTrainer):
         if not any(self._kl_in_loss):
             return None
         last = max(attempt for attempt, there in enumerate(self._kl_in_loss, start=1) if there)
-        exact = self.settings.kl_estimator == "exact"
+        options = {
+            "keep_hidden": self.settings.kl_estimator == "exact",
+            "share_prompts": self.share_prompts,
+        }
         with self.reference.scoring() as model:
-            return score_upto(
-                model,
-                batch.trajectories,
-                self.settings.temperature,
-                last,
-                keep_hidden=exact,
-                share_prompts=self.share_prompts,
-            )
+            return score_upto(model, batch.trajectories, self.settings.temperature, last, **options)
 
     def _reference_distributions(self, scores: TokenScores | None) -> Distributions | None:
         """For the exact KL; None where it is not asked for."""
