@@ -42,6 +42,10 @@ smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAM
 	    < <(git ls-files --others --exclude-standard --directory -z); \
 	dvc exp run --temp -S 'profile=$(or $(profile),default)' -S smoke=yes "$${untracked[@]}"
 
+.PHONY: plan
+plan: $(READY) ## What a profile would do and cost, without a network: profile=NAME args="--gpu a100"
+	@python -m tasks.commands.plan '$(or $(profile),default)' $(args)
+
 .PHONY: flow
 flow: $(READY) ## As repro, but as a Prefect flow; profile=NAME, args="--plan" says what would run and why
 	@python -m flows.reproduce $(if $(profile),--profile '$(profile)') $(args)
