@@ -1,6 +1,6 @@
 """What a run of a profile would do and cost, without a network: `make plan profile=NAME`.
 
-    python -m tasks.commands.plan NAME [KEY=VALUE ...] [--gpu h100] [--answer TOKENS]
+    python -m tasks.commands.plan NAME [--set KEY=VALUE]... [--gpu h100] [--answer TOKENS]
 
 Composes and checks the profile with its real model and data, as DVC would with `-S KEY=VALUE`, and prints its
 stages, their sizes, the memory that a GPU needs, and GPU-hours as arithmetic whose assumptions it states.
@@ -41,7 +41,7 @@ def plan(name: str, overrides: list[str], gpu: str = "h100", answer: float | Non
         UserError: there is no such profile, a value is wrong, or sizes of its model or data are not known.
     """
     check_known(name)
-    with refusing(f"profile {name} cannot be composed", "check the overrides, KEY=VALUE"):
+    with refusing(f"profile {name} cannot be composed", "check --set, KEY=VALUE"):
         text = compose([f"profile={name}", *overrides])
     config = parse_config(parse_yaml(text), SETTINGS, f"profile {name}")
     work = []
@@ -205,11 +205,11 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = parser_of("tasks.commands.plan", __doc__)
     parser.add_argument("name", help="the profile")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="in place of the profile's own")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in place of its own")
     parser.add_argument("--gpu", choices=GPUS, default="h100")
     parser.add_argument("--answer", type=float, metavar="TOKENS", help="mean length of an answer")
     given = parser.parse_args(arguments)
-    return exit_code("plan", lambda: print(tell(plan(given.name, given.overrides, given.gpu, given.answer))))
+    return exit_code("plan", lambda: print(tell(plan(given.name, given.set, given.gpu, given.answer))))
 
 
 if __name__ == "__main__":

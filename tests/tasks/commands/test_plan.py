@@ -95,7 +95,8 @@ def test_what_does_not_fit_or_share_out_is_said_with_the_reason():
     ],
 )
 def test_mistakes_are_one_line(arguments, says, capsys):
-    assert main(arguments) == 2
+    name, *overrides = arguments
+    assert main([name, *(word for one in overrides for word in ("--set", one))]) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
 
