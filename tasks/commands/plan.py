@@ -14,9 +14,11 @@ import yaml
 
 from score_core.algorithms import SETTINGS
 from score_core.config.code_data import CodeData
+from score_core.config.data import LocalData
 from score_core.config.model import AdditionModel, HubModel, LocalModel, TinyModel
 from score_core.config.parsing import parse_config
 from score_core.config.schema import Config
+from score_core.data.sources import read_source
 from score_core.errors import UserError, refusing
 from score_core.files import parse_yaml
 from tasks.commands.costs import GPUS, INSTRUCTION, PROMPT, Plan, Work
@@ -120,6 +122,8 @@ def _test_problems(config: Config) -> int:
     data = config.data
     path = data.test.path if isinstance(data, CodeData) else getattr(data, "path", None)
     rows = yaml.safe_load(KNOWN.read_text())["test_rows"].get(path)
+    if isinstance(data, LocalData):
+        rows = len(read_source(data).test.rows)
     sizes = [size for size in (rows, data.sizes.test) if size is not None]
     if not sizes:
         raise UserError(

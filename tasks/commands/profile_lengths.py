@@ -9,6 +9,7 @@ shares of answers that were cut, found and right, and values for max_prompt_toke
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,22 +40,21 @@ def table(prompts: list[int], answers: "pd.DataFrame", limit: int) -> str:
 
     from score_core.evaluation.metrics import attempts_in
 
-    rows = {
-        "prompt": dict(
-            zip(PERCENTILES, np.percentile(prompts, PERCENTILES, method="inverted_cdf"), strict=True)
-        )
-    }
+    def percentiles(lengths: Sequence[int]) -> dict[str, object]:
+        found = np.percentile(lengths, PERCENTILES, method="inverted_cdf")
+        return {f"{share} %": int(tokens) for share, tokens in zip(PERCENTILES, found, strict=True)}
+
+    rows = {"prompt": percentiles(prompts)}
     for t in range(1, attempts_in(answers) + 1):
-        lengths = np.percentile(answers[f"tokens_t{t}"], PERCENTILES, method="inverted_cdf")
         shares = {
             "cut": answers[f"truncated_t{t}"].mean(),
             "found": answers[f"extracted_t{t}"].notna().mean(),
             "right": answers[f"correct_t{t}"].mean(),
         }
-        rows[f"attempt {t}"] = dict(zip(PERCENTILES, lengths, strict=True)) | {
+        rows[f"attempt {t}"] = percentiles(answers[f"tokens_t{t}"]) | {
             name: f"{share:.1%}" for name, share in shares.items()
         }
-    frame = pd.DataFrame.from_dict(rows, orient="index").rename(columns={k: f"{k} %" for k in PERCENTILES})
+    frame = pd.DataFrame.from_dict(rows, orient="index")
     shown = frame.fillna("").to_string()
     return f"{shown}\n\n{prompt_budget(prompts)}\n{answer_budget(answers, limit)}"
 
