@@ -1,6 +1,6 @@
 """The section `data`: where problems come from, and how many each split holds."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,8 @@ from score_core.config.splitting import Sizes
 class GeneratedData(Section):
     """What generated problems have in common: as many as are asked for, and no file or hub."""
 
-    sizes: Sizes
+    if TYPE_CHECKING:
+        sizes: Sizes  # which each declares last, as it is written down
 
     @model_validator(mode="after")
     def _sizes_are_given(self) -> "GeneratedData":
@@ -30,6 +31,7 @@ class AdditionData(GeneratedData):
     source: Literal["addition"]
     digits: Annotated[int, Field(ge=2, le=9)]
     nines: Probability  # probability that a column's two digits are made to add up to 9
+    sizes: Sizes
 
 
 class ArithmeticData(GeneratedData):
@@ -39,6 +41,7 @@ class ArithmeticData(GeneratedData):
     operation: Literal["addition", "subtraction", "multiplication"]
     operands: Annotated[int, Field(ge=2, le=8)]
     digits: Annotated[int, Field(ge=1, le=12)]  # of each operand
+    sizes: Sizes
 
 
 class Columns(Section):
@@ -58,22 +61,17 @@ class Columns(Section):
         return self
 
 
-class SplitData(Section):
-    """What sources of training and test problems have in common."""
-
-    # The share of training problems set aside for validation, chosen by the problem's hash.
-    validation_share: Annotated[float, Field(gt=0, lt=1)]
-    # Of one problem in several rows of a split, with different gold answers: drop leaves it out.
-    conflicting_answers: Literal["refuse", "drop"]
-    sizes: Sizes
-
-
-class FileData(SplitData):
+class FileData(Section):
     """What the hub and the local source have in common."""
 
     columns: Columns
     train_split: str
     test_split: str
+    # The share of training problems set aside for validation, chosen by the problem's hash.
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    # Of one problem in several rows of a split, with different gold answers: drop leaves it out.
+    conflicting_answers: Literal["refuse", "drop"]
+    sizes: Sizes
 
 
 class LocalData(FileData):
@@ -101,7 +99,7 @@ class HubData(FileData):
         return LocalData(source="local", path=self.fixture, **shared)
 
 
-class ArchiveData(SplitData):
+class ArchiveData(Section):
     """MATH as its authors packed it, in `MATH/{train,test}/<subject>/<n>.json` (arXiv 2103.03874).
 
     Its columns are `problem`, `solution`, whose box is the gold answer, and for `evaluation.by` `level` and
@@ -111,6 +109,9 @@ class ArchiveData(SplitData):
     source: Literal["math_archive"]
     path: str  # the unpacked folder, its tar file, or the address that serves one
     fixture: str | None  # a small one in the same layout, which smoke runs read instead
+    validation_share: Annotated[float, Field(gt=0, lt=1)]  # as of other sources
+    conflicting_answers: Literal["refuse", "drop"]
+    sizes: Sizes
 
     @property
     def local(self) -> bool:
