@@ -34,13 +34,23 @@ endif
 	@python -m tasks.commands.summary
 
 .PHONY: smoke
-smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAME
+smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAME, or all
+ifeq ($(profile),all)
+	@for name in $(basename $(notdir $(wildcard conf/profile/*.yaml))); do \
+	    echo "== $$name"; $(MAKE) --no-print-directory smoke "profile=$$name" || exit; \
+	done
+else
 	@python -m tasks.commands.profiles --known '$(or $(profile),default)'; code=$$?; \
 	if [ $$code = 77 ]; then exit 0; elif [ $$code != 0 ]; then exit $$code; fi; \
 	untracked=(); \
 	while IFS= read -r -d '' path; do untracked+=(-C "$${path%/}"); done \
 	    < <(git ls-files --others --exclude-standard --directory -z); \
 	dvc exp run --temp -S 'profile=$(or $(profile),default)' -S smoke=yes "$${untracked[@]}"
+endif
+
+.PHONY: plan
+plan: $(READY) ## What a profile would do and cost, without a network: profile=NAME args="--gpu a100"
+	@python -m tasks.commands.plan '$(or $(profile),default)' $(args)
 
 .PHONY: flow
 flow: $(READY) ## As repro, but as a Prefect flow; profile=NAME, args="--plan" says what would run and why

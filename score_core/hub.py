@@ -48,7 +48,8 @@ def hub_errors(kind: Literal["model", "dataset"], path: str, revision: str) -> I
         errors.GatedRepoError: f"path: {it} asks for permission; accept its terms on the hub and set "
         "HF_TOKEN in the environment",
         errors.RepositoryNotFoundError: f"path: the hub has no {kind} {path} that this user may read; check "
-        "the name, or set HF_TOKEN in the environment if it is private",
+        "the name, or set HF_TOKEN in the environment if it is private; if it is gone, name another copy, or "
+        f"download one and set {section}.source: local",
         errors.RevisionNotFoundError: f"revision: {it} has no revision {revision}; expected a branch, a tag "
         "or a commit",
     }

@@ -12,7 +12,9 @@ from score_core.errors import UserError, refusing
 
 SPLITS = ("train", "validation", "test")
 REPAIR = "repair"  # a fourth one where there are wrong programs to repair (MBPP-R)
+Labels = tuple[tuple[str, str], ...]  # (column, value), of columns that evaluation also reports by
 SCHEMA = pa.schema([("id", pa.string()), ("problem", pa.string()), ("references", pa.list_(pa.string()))])
+LABELS = pa.field("labels", pa.map_(pa.string(), pa.string()))  # one more column where problems have any
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,13 @@ class Problem:
         problem: its text.
         references: the gold answers as text, one or several; an attempt is right if it equals any. A
             problem typed by a person has none.
+        labels: what kind of problem it is, by the columns that `evaluation.by` names.
     """
 
     id: str
     problem: str
     references: tuple[str, ...]
+    labels: Labels = ()
 
     @property
     def answer(self) -> str:
@@ -47,8 +51,9 @@ def content_hash(problem: str) -> str:
 
 def write_problems(folder: Path, split: str, problems: Sequence[Problem]) -> None:
     """Writes one split as parquet."""
-    columns = {name: [getattr(problem, name) for problem in problems] for name in SCHEMA.names}
-    pq.write_table(pa.table(columns, schema=SCHEMA), folder / f"{split}.parquet")
+    schema = SCHEMA.append(LABELS) if any(problem.labels for problem in problems) else SCHEMA
+    columns = {name: [getattr(problem, name) for problem in problems] for name in schema.names}
+    pq.write_table(pa.table(columns, schema=schema), folder / f"{split}.parquet")
 
 
 def read_problems(folder: Path, split: str) -> list[Problem]:
@@ -75,10 +80,15 @@ def read_problems(folder: Path, split: str) -> list[Problem]:
             raise UserError(f"{path}: column {column.name}: expected {column.type}, found {found}; {remedy}.")
     with refusing(f"{path}: not what was written", remedy):
         rows = table.select(SCHEMA.names).to_pylist()
+        labelled = LABELS.name in table.column_names
+        labels = table[LABELS.name].to_pylist() if labelled else [()] * len(rows)
     if not rows:
         raise UserError(f"{path}: the split is empty; expected at least one problem; {remedy}.")
     for number, row in enumerate(rows):
         for name, value in row.items():
             if not value or not all(value):
                 raise UserError(f"{path}: row {number}: {name} is empty; {remedy}.")
-    return [Problem(row["id"], row["problem"], tuple(row["references"])) for row in rows]
+    return [
+        Problem(row["id"], row["problem"], tuple(row["references"]), tuple(given or ()))
+        for row, given in zip(rows, labels, strict=True)
+    ]

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from score_core.config.code_data import CodeData
-from score_core.config.data import LocalData
+from score_core.config.data import ArchiveData, LocalData
 from score_core.config.model import LocalModel
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
@@ -43,11 +43,12 @@ def _inputs(config: Config) -> dict[str, Path]:
     said = config.conversation
     named = {f"conversation.{key}": getattr(said, key) for key in ("folder", "system", "first", "retry")}
     named["conversation.few_shot"] = said.few_shot
-    if isinstance(config.used_data, LocalData):
-        key = "data.path" if config.used_data is config.data else "data.fixture"
-        named[key] = config.used_data.path
-    if isinstance(config.used_data, CodeData):
-        named |= {f"data.{key}": path for key, path in config.used_data.local.items()}
+    used = config.used_data
+    if isinstance(used, LocalData) or (isinstance(used, ArchiveData) and used.local):
+        key = "data.path" if used is config.data else "data.fixture"
+        named[key] = used.path
+    if isinstance(used, CodeData):
+        named |= {f"data.{key}": path for key, path in used.local.items()}
     if isinstance(config.used_model, LocalModel):
         named["model.path"] = config.used_model.path
     return {key: Path(path) for key, path in named.items() if path is not None}

@@ -18,6 +18,8 @@ from score_core.problems import REPAIR, read_problems
 from tasks.runner.command_line import RUNS, run_name, run_stage
 from tasks.runner.recorded import remove_recorded
 
+WORDS = ("em", "in_acc")  # matchers of answers in words
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, and every path."""
@@ -38,6 +40,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     from score_core.evaluation.metrics import summarise
     from score_core.evaluation.passed_tests import passed_tests
     from score_core.evaluation.repair import repair, summarise_repair
+    from score_core.evaluation.word_overlap import word_overlap
 
     evaluator = Evaluator(given.model, config, runtime, given.base)
     generations = evaluator.evaluate(problems)
@@ -46,6 +49,8 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     assert math.isclose(metrics["delta"], gained - lost, abs_tol=1e-9), metrics
     if config.reward.matcher == "code_tests":
         metrics |= passed_tests(generations, problems, config.reward)
+    if config.reward.matcher in WORDS:
+        metrics |= word_overlap(generations, problems)
     if (given.data / f"{REPAIR}.parquet").exists():
         more = summarise_repair(repair(evaluator, read_problems(given.data, REPAIR)))
         metrics["ci95"] |= more.pop("ci95")

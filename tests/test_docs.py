@@ -20,16 +20,22 @@ LISTED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text
 FILES = LISTED.stdout.splitlines()
 FOLDERS = {f"{parent}/" for file in FILES for parent in Path(file).parents if parent.name}
 IGNORED = tuple(line[1:] for line in (ROOT / ".gitignore").read_text().splitlines() if line.startswith("/"))
-READERS = ("conf/profile/mine.yaml", "data/mine")  # what a reader writes
+RENAMED = ("docs/changes.md", "docs/moving.md")
+READERS = (
+    "conf/profile/mine.yaml",
+    "data/mine",
+    "data/capitals/train.jsonl",
+    "data/capitals/test.jsonl",
+)  # what a reader writes
 SUFFIXES = (".py", ".yaml", ".md", ".csv", ".txt", ".toml", ".sbatch")
 PLACEHOLDER = re.compile(r"[<>{}*…$=]|://|[A-Z]{5,}|^/")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def text_of(page: str) -> str:
-    """A page, without the column of old names in the tables of docs/changes.md."""
+    """A page, without the column of old or of others' names in the tables of those that have one."""
     text = (ROOT / page).read_text()
-    return re.sub(r"^\| .*? \| ", "| ", text, flags=re.MULTILINE) if page == "docs/changes.md" else text
+    return re.sub(r"^\| .*? \| ", "| ", text, flags=re.MULTILINE) if page in RENAMED else text
 
 
 def spans_of(page: str) -> list[str]:

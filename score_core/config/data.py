@@ -1,6 +1,6 @@
 """The section `data`: where problems come from, and how many each split holds."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,22 +9,39 @@ from score_core.config.section import Probability, Section
 from score_core.config.splitting import Sizes
 
 
-class AdditionData(Section):
-    """Sums of two numbers, generated; the embedded default (see `score_core/embedded/addition.py`)."""
+class GeneratedData(Section):
+    """What generated problems have in common: as many as are asked for, and no file or hub."""
+
+    if TYPE_CHECKING:
+        sizes: Sizes  # which each declares last, as it is written down
+
+    @model_validator(mode="after")
+    def _sizes_are_given(self) -> "GeneratedData":
+        for name, size in self.sizes.model_dump().items():
+            if size is None:
+                raise ValueError(
+                    f"sizes.{name}: expected a number, since problems are made, and null takes all there are"
+                )
+        return self
+
+
+class AdditionData(GeneratedData):
+    """Sums of two numbers; the embedded default (see `score_core/embedded/addition.py`)."""
 
     source: Literal["addition"]
     digits: Annotated[int, Field(ge=2, le=9)]
     nines: Probability  # probability that a column's two digits are made to add up to 9
     sizes: Sizes
 
-    @model_validator(mode="after")
-    def _sizes_are_given(self) -> "AdditionData":
-        for name, size in self.sizes.model_dump().items():
-            if size is None:
-                raise ValueError(
-                    f"sizes.{name}: expected a number, since sums are made, and null takes all there are"
-                )
-        return self
+
+class ArithmeticData(GeneratedData):
+    """Exercises as `What is 40213 - 59786?` (see `score_core/embedded/arithmetic.py`)."""
+
+    source: Literal["arithmetic"]
+    operation: Literal["addition", "subtraction", "multiplication"]
+    operands: Annotated[int, Field(ge=2, le=8)]
+    digits: Annotated[int, Field(ge=1, le=12)]  # of each operand
+    sizes: Sizes
 
 
 class Columns(Section):
@@ -58,7 +75,9 @@ class FileData(Section):
 
 
 class LocalData(FileData):
-    """A folder saved by `datasets`, or one holding `<split>.parquet`, `.jsonl` or `.csv`."""
+    """A folder that `datasets` saved (a DatasetDict, or a Dataset in a folder for each split), or one holding
+    `<split>.parquet`, `.jsonl` or `.csv`.
+    """
 
     source: Literal["local"]
     path: str
@@ -80,4 +99,31 @@ class HubData(FileData):
         return LocalData(source="local", path=self.fixture, **shared)
 
 
-Data = Annotated[AdditionData | CodeData | HubData | LocalData, Field(discriminator="source")]
+class ArchiveData(Section):
+    """MATH as its authors packed it, in `MATH/{train,test}/<subject>/<n>.json` (arXiv 2103.03874).
+
+    Its columns are `problem`, `solution`, whose box is the gold answer, and for `evaluation.by` `level` and
+    `subject`.
+    """
+
+    source: Literal["math_archive"]
+    path: str  # the unpacked folder, its tar file, or the address that serves one
+    fixture: str | None  # a small one in the same layout, which smoke runs read instead
+    validation_share: Annotated[float, Field(gt=0, lt=1)]  # as of other sources
+    conflicting_answers: Literal["refuse", "drop"]
+    sizes: Sizes
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine."""
+        return not self.path.startswith(("http://", "https://"))
+
+    def smoke(self) -> "ArchiveData":
+        """What a smoke run reads."""
+        return self.model_copy(update={"path": self.fixture or self.path})
+
+
+Data = Annotated[
+    AdditionData | ArchiveData | ArithmeticData | CodeData | HubData | LocalData,
+    Field(discriminator="source"),
+]

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from score_core.config.code_data import CodeData, CodeSet
-from score_core.config.data import AdditionData, Data, HubData, LocalData
+from score_core.config.code_data import CodeData
+from score_core.config.data import AdditionData, ArchiveData, Data, FileData, HubData, LocalData
 from score_core.config.model import AdditionModel, FileModel, HubModel, LocalModel, Lora, Model
 from score_core.config.reward import Reward
 from score_core.config.section import Count, Natural, NonNegative, Section
@@ -69,12 +69,19 @@ class Evaluation(Section):
     attempts: Annotated[int, Field(ge=2, le=10)]
     temperature: NonNegative  # 0 is greedy
     top_p: Annotated[float, Field(gt=0, le=1)]  # with a temperature only
-    batch_size: Count
+    samples: Count  # dialogues a problem, over which accuracies are averaged (Avg@k)
+    batch_size: Count  # dialogues side by side
+    # Columns of the data by whose values accuracies are also reported, e.g. [level, subject].
+    by: tuple[Annotated[str, Field(min_length=1)], ...]
 
     @model_validator(mode="after")
-    def _top_p_needs_temperature(self) -> "Evaluation":
+    def _parts_fit(self) -> "Evaluation":
         if self.top_p < 1 and self.temperature == 0:
             raise ValueError("top_p < 1 does nothing in greedy decoding; set a temperature or top_p: 1")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"samples: {self.samples} greedy dialogues are the same one; set a temperature or samples: 1"
+            )
         return self
 
 
@@ -116,7 +123,9 @@ class Config(Section):
     @property
     def used_data(self) -> Data:
         """The data that this run reads: `data`, or what a smoke run takes instead."""
-        return self.data.smoke() if self.smoke and isinstance(self.data, CodeData | HubData) else self.data
+        if self.smoke and isinstance(self.data, ArchiveData | CodeData | HubData):
+            return self.data.smoke()
+        return self.data
 
     @property
     def used_model(self) -> Model:
@@ -147,12 +156,14 @@ class Config(Section):
                 f"model.quantize: {self.model.quantize} weights are not trained themselves; set lora, "
                 "whose adapter is, or quantize: null"
             )
-        for name, source in (("data", self.data), ("model", self.model)):
+        local: dict[str, str] = {}
+        if isinstance(self.data, LocalData) or (isinstance(self.data, ArchiveData) and self.data.local):
+            local["data"] = self.data.path
+        if isinstance(self.model, LocalModel):
+            local["model"] = self.model.path
+        for name, place in local.items():
             watched = Path(getattr(self.watched, name))
-            if isinstance(source, LocalData | LocalModel) and watched not in (
-                path := Path(source.path),
-                *path.parents,
-            ):
+            if watched not in (path := Path(place), *path.parents):
                 raise ValueError(
                     f"watched.{name}: {watched} does not hold {name}.path: {path}, whose changes would go "
                     f"unnoticed; set watched.{name}: {path}"
@@ -164,12 +175,19 @@ class Config(Section):
                         f"watched.data: {watched} does not hold data.{key}: {path}, whose changes would go "
                         "unnoticed; set watched.data to a folder that holds all local sets"
                     )
-        read: dict[str, HubData | CodeSet] = {"data": self.data} if isinstance(self.data, HubData) else {}
-        if isinstance(self.data, CodeData):
-            read = {f"data.{key}": one for key, one in self.data.sets.items()}
-        for key, one in read.items():
-            if self.smoke and one.revision is not None and one.fixture is None:
+        read: dict[str, str | None] = {}
+        if isinstance(self.data, HubData | ArchiveData):
+            read = {"data": self.data.fixture}
+        elif isinstance(self.data, CodeData):
+            sets = self.data.sets.items()
+            read = {f"data.{key}": one.fixture for key, one in sets if one.revision is not None}
+        for key, fixture in read.items():
+            if self.smoke and fixture is None:
                 raise ValueError(
-                    f"{key}.fixture: a smoke run of a hub data set needs it; name a local folder"
+                    f"{key}.fixture: a smoke run of data from elsewhere needs it; name a local folder"
                 )
+        if self.evaluation.by and not isinstance(self.data, ArchiveData | FileData):
+            raise ValueError(
+                f"evaluation.by: problems of data.source: {self.data.source} have no columns; set []"
+            )
         return self

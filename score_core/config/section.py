@@ -108,7 +108,15 @@ def validate(
 
 
 def _mistake(problem: ErrorDetails, missing: str) -> Mistake:
-    tags = {"addition", "code", "hub", "local", "tiny"}  # pydantic adds a union's tag to the path
+    tags = {
+        "addition",
+        "arithmetic",
+        "code",
+        "hub",
+        "local",
+        "math_archive",
+        "tiny",
+    }  # pydantic adds a union's tag to the path
     path = tuple(str(part) for at, part in enumerate(problem["loc"]) if not (part in tags and at == 1))
     kind, found = problem["type"], problem["input"]
     if kind.startswith("union_tag"):

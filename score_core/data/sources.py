@@ -21,11 +21,13 @@ from score_core.config.data import Columns, HubData, LocalData
 from score_core.data.plain_files import read_csv, read_jsonl
 from score_core.errors import UserError, refusing
 from score_core.hub import hub_errors, snapshot
+from score_core.problems import Labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
+SAVED = ("dataset_dict.json", "state.json", "*/state.json")  # what shows that `datasets` saved a folder
 MEND = "expected what its name says, with one row a problem; mend or export it again"
 
 
@@ -37,6 +39,7 @@ class Row:
     id: str | None
     problem: str
     answers: tuple[str, ...]  # the gold answers: one, or as many as a list holds
+    labels: Labels = ()  # what evaluation also reports by
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,11 @@ class Source:
     revision: str | None = None  # the commit of a hub data set
 
 
-def read_source(data: HubData | LocalData) -> Source:
+def read_source(data: HubData | LocalData, by: tuple[str, ...] = ()) -> Source:
     """Reads both splits.
+
+    Args:
+        by: columns that rows keep as their labels.
 
     Raises:
         UserError: the source cannot be fetched or read, lacks a split or a column, or a value is not
@@ -84,25 +90,25 @@ def read_source(data: HubData | LocalData) -> Source:
     if isinstance(data, HubData):
         # Resolving the revision first makes both splits come from one commit, whatever is pushed meanwhile.
         revision = snapshot("dataset", data.path, data.revision, ["README.md"]).name
-        read = partial(_from_hub, data, revision)
+        read = partial(_from_hub, data, by, revision)
     elif not Path(data.path).is_dir():
         raise UserError(
             f"data.path: {data.path} is not a folder; expected one saved by `datasets`, or one with "
             f"{data.train_split}.jsonl and {data.test_split}.jsonl (or .parquet, .csv)."
         )
-    elif any((Path(data.path) / name).exists() for name in ("dataset_dict.json", "state.json")):
-        read = partial(_from_saved, data)
+    elif any(found for name in SAVED for found in Path(data.path).glob(name)):
+        read = partial(_from_saved, data, by)
     else:
-        read = partial(_from_file, data)
+        read = partial(_from_file, data, by)
 
     def split(key: str) -> Split:
         table = read(key, getattr(data, key))
-        return Split(table.where, _rows(table, data.columns))
+        return Split(table.where, _rows(table, data.columns, by))
 
     return Source(split("train_split"), split("test_split"), revision)
 
 
-def _from_hub(data: HubData, commit: str, key: str, split: str) -> Table:
+def _from_hub(data: HubData, by: tuple[str, ...], commit: str, key: str, split: str) -> Table:
     from datasets import Features, Value, load_dataset
 
     what = f"data: the split {split} of the hub data set {data.path} (name: {data.name})"
@@ -114,25 +120,29 @@ def _from_hub(data: HubData, commit: str, key: str, split: str) -> Table:
             # Types were guessed; see plain_files.py for what that changes.
             text = Features({column: Value("string") for column in rows.column_names})
             rows = load(features=text, keep_default_na=False)
-    return _table(f"{data.path}:{split}", rows, data.columns)
+    return _table(f"{data.path}:{split}", rows, data.columns, by)
 
 
-def _from_saved(data: LocalData, key: str, split: str) -> Table:
+def _from_saved(data: LocalData, by: tuple[str, ...], key: str, split: str) -> Table:
     from datasets import Dataset, load_from_disk
 
-    with _readable(f"{data.path}:", MEND):
-        saved = load_from_disk(data.path)
+    folder = Path(data.path)
+    apart = (folder / split / "state.json").exists() and not (folder / "dataset_dict.json").exists()
+    with _readable(f"{folder / split if apart else folder}:", MEND):
+        saved = load_from_disk(str(folder / split if apart else folder))
     if isinstance(saved, Dataset):
+        if apart:
+            return _table(str(folder / split), saved, data.columns, by)
         raise UserError(
-            f"{data.path}: holds one data set without splits; expected the splits {data.train_split} and "
-            f"{data.test_split}; save a DatasetDict of both."
+            f"{folder}: holds one data set without splits; expected the splits {data.train_split} and "
+            f"{data.test_split}; save a DatasetDict of both, or each split in {folder / split}."
         )
     if split not in saved:
-        raise UserError(f"{data.path}: no split {split}, found {', '.join(saved)}; set data.{key}.")
-    return _table(str(Path(data.path) / split), saved[split], data.columns)
+        raise UserError(f"{folder}: no split {split}, found {', '.join(saved)}; set data.{key}.")
+    return _table(str(folder / split), saved[split], data.columns, by)
 
 
-def _from_file(data: LocalData, key: str, split: str) -> Table:
+def _from_file(data: LocalData, by: tuple[str, ...], key: str, split: str) -> Table:
     from datasets import Dataset
 
     folder = Path(data.path)
@@ -152,14 +162,14 @@ def _from_file(data: LocalData, key: str, split: str) -> Table:
         # A cache of its own: the shared one knows local files by name and time of change only.
         with tempfile.TemporaryDirectory() as cache:
             rows = Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
-    return _table(str(path), rows, data.columns)
+    return _table(str(path), rows, data.columns, by)
 
 
-def _table(where: str, rows: "Dataset", columns: Columns) -> Table:
+def _table(where: str, rows: "Dataset", columns: Columns, by: tuple[str, ...]) -> Table:
     # The element's type where a column holds lists.
     kinds = {name: getattr(kind, "feature", kind) for name, kind in rows.features.items()}
     floats = {name: kind.dtype for name, kind in kinds.items() if "float" in str(getattr(kind, "dtype", ""))}
-    wanted = [name for name in columns.model_dump().values() if name in rows.column_names]
+    wanted = [name for name in rows.column_names if name in (*columns.model_dump().values(), *by)]
     return Table(where, rows.column_names, rows.select_columns(wanted), floats)
 
 
@@ -174,12 +184,12 @@ def _readable(what: str, remedy: str) -> Iterator[None]:
             raise (error.__cause__ or error) from None
 
 
-def _rows(table: Table, columns: Columns) -> list[Row]:
-    for key, column in columns.model_dump(exclude_none=True).items():
+def _rows(table: Table, columns: Columns, by: tuple[str, ...]) -> list[Row]:
+    named = {f"data.columns.{key}": column for key, column in columns.model_dump(exclude_none=True).items()}
+    for key, column in [*named.items(), *(("evaluation.by", column) for column in by)]:
         if table.columns and column not in table.columns:
             raise UserError(
-                f"{table.where}: column {column} is missing, found {', '.join(table.columns)}; "
-                f"set data.columns.{key}."
+                f"{table.where}: column {column} is missing, found {', '.join(table.columns)}; set {key}."
             )
 
     def text(column: str, value: Any) -> str:
@@ -196,8 +206,14 @@ def _rows(table: Table, columns: Columns) -> list[Row]:
         identity = None if columns.id is None else text(columns.id, row.get(columns.id))
         problem, gold = text(columns.problem, row.get(columns.problem)), row.get(columns.answer)
         answers = [text(columns.answer, each) for each in (gold if isinstance(gold, list) else [gold])]
-        result.append(Row(number, identity, problem, tuple(answers)))
+        labels = labels_of({column: text(column, row.get(column)) for column in by}, by)
+        result.append(Row(number, identity, problem, tuple(answers), labels))
     return result
+
+
+def labels_of(columns: Mapping[str, str], by: tuple[str, ...]) -> Labels:
+    """The values of the columns `by`; a dash where there is none."""
+    return tuple((name, columns[name].strip() or "-") for name in by)
 
 
 def as_text(value: Any, stored: str = "float64") -> str:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from score_core.answers.verifier import RESCUES as UNREADABLE
 from score_core.answers.verifier import Verifier
 from score_core.config.code_data import CodeData
-from score_core.config.data import AdditionData
+from score_core.config.data import AdditionData, ArchiveData, ArithmeticData, Data, GeneratedData
 from score_core.config.schema import Config
 from score_core.data.code_sets import read_code, read_repairs
+from score_core.data.math_archive import read_math_archive
 from score_core.data.sources import Row, Split, read_source
+from score_core.embedded import addition, arithmetic
 from score_core.errors import UserError
 from score_core.problems import REPAIR, Problem, content_hash
 
@@ -85,27 +87,14 @@ def prepare(config: Config) -> Prepared:
     """
     verifier = Verifier(config.reward)
     data = config.used_data
-    revision = None
-    if isinstance(data, AdditionData):
-        from score_core.embedded.addition import make_problems
-
-        sources = {}
-        for name, made in make_problems(data, config.seed).items():
-            rows = [Row(number, p.id, p.problem, p.references) for number, p in enumerate(made)]
-            sources[name] = Split(f"generated {name}", rows)
-    else:
-        source = read_code(data) if isinstance(data, CodeData) else read_source(data)
-        revision = source.revision
-        sources = {"train": source.train, "test": source.test}
-        repairs = read_repairs(data, verifier) if isinstance(data, CodeData) else None
-        sources |= {} if repairs is None else {REPAIR: repairs}
+    sources, revision = _read(config, data, verifier)
 
     result = Prepared({}, [], [], [], [], revision)
-    drop = not isinstance(data, AdditionData) and data.conflicting_answers == "drop"
+    drop = not isinstance(data, GeneratedData) and data.conflicting_answers == "drop"
     kept = {name: _keep(verifier, name, split, result, drop) for name, split in sources.items()}
     _refuse_shared([row for split in kept.values() for row in split])
 
-    if not isinstance(data, AdditionData):
+    if not isinstance(data, GeneratedData):
         threshold = int(data.validation_share * 2**64)
         both = kept["train"]
         kept["train"] = [row for row in both if int(row.hash, 16) >= threshold]
@@ -127,6 +116,33 @@ def prepare(config: Config) -> Prepared:
     return result
 
 
+def _read(config: Config, data: Data, verifier: Verifier) -> tuple[dict[str, Split], str | None]:
+    """The splits of a source by their names, and its revision; generated ones have one for validation."""
+    by = config.evaluation.by
+    match data:
+        case AdditionData():
+            return _generated(addition.make_problems(data, config.seed)), None
+        case ArithmeticData():
+            return _generated(arithmetic.make_problems(data, config.seed)), None
+        case CodeData():
+            source, repairs = read_code(data), read_repairs(data, verifier)
+        case ArchiveData():
+            source, repairs = read_math_archive(data, by), None
+        case _:
+            source, repairs = read_source(data, by), None
+    splits = {"train": source.train, "test": source.test}
+    return splits | ({} if repairs is None else {REPAIR: repairs}), source.revision
+
+
+def _generated(problems: dict[str, list[Problem]]) -> dict[str, Split]:
+    return {
+        name: Split(
+            f"generated {name}", [Row(number, p.id, p.problem, p.references) for number, p in enumerate(made)]
+        )
+        for name, made in problems.items()
+    }
+
+
 def _keep(verifier: Verifier, name: str, split: Split, account: Prepared, drop: bool) -> list[Kept]:
     """The split's distinct problems with readable gold answers; notes what is left out in `account`.
 
@@ -145,7 +161,7 @@ def _keep(verifier: Verifier, name: str, split: Split, account: Prepared, drop: 
             reasons = "; ".join(reason.says for reason in gold.reasons)
             quarantined.append(Refused(name, row.number, identity, reasons, gold.reasons[0].kind))
         else:
-            problem = Problem(identity, row.problem, gold.references)
+            problem = Problem(identity, row.problem, gold.references, row.labels)
             readable.setdefault(content, []).append(Kept(name, row.number, place, content, problem))
             account.dropped_answers.extend(
                 Refused(name, row.number, identity, why.says, why.kind) for why in gold.reasons

@@ -12,20 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from score_core.config.data import AdditionData
-from score_core.errors import UserError
-from score_core.problems import Problem, content_hash
+from score_core.embedded.generated import fill_splits
+from score_core.problems import Problem
 from score_core.seeding import stream
-
-PATIENCE = 50_000  # draws without a new problem after which there is taken to be none
-
-
-def split_of(problem: str) -> str:
-    """The split a problem belongs to, by a mixing hash of its text.
-
-    A hash that does not mix (say, of the digits' sum) would give the splits different distributions.
-    """
-    # By its last hexadecimal digit: a sixteenth each is for validation and for the test.
-    return {"e": "validation", "f": "test"}.get(content_hash(problem)[-1], "train")
 
 
 def make_problems(data: AdditionData, seed: int) -> dict[str, list[Problem]]:
@@ -34,27 +23,9 @@ def make_problems(data: AdditionData, seed: int) -> dict[str, list[Problem]]:
     Raises:
         UserError: there are not that many problems of so few digits.
     """
-    sizes = data.sizes.model_dump()
-    splits: dict[str, list[Problem]] = {name: [] for name in sizes}
-    seen = set()
-    in_vain = 0
-    for text in problem_texts(data, stream(seed, "data")):
-        split = split_of(text)
-        if text in seen or len(splits[split]) == sizes[split]:
-            in_vain += 1
-            if in_vain == PATIENCE:
-                short = next(name for name in sizes if len(splits[name]) < sizes[name])
-                raise UserError(
-                    f"data.sizes.{short}: expected {sizes[short]} different problems and found only "
-                    f"{len(splits[short])} of {data.digits} digits; lower it, or raise data.digits."
-                )
-            continue
-        in_vain = 0
-        seen.add(text)
-        splits[split].append(Problem(content_hash(text), text, (answer_to(text, data.digits),)))
-        if all(len(problems) == sizes[name] for name, problems in splits.items()):
-            break
-    return splits
+    texts = problem_texts(data, stream(seed, "data"))
+    exercises = ((text, answer_to(text, data.digits)) for text in texts)
+    return fill_splits(data.sizes, exercises, f"of {data.digits} digits; lower it, or raise data.digits")
 
 
 def problem_texts(data: AdditionData, rng: np.random.Generator) -> Iterator[str]:

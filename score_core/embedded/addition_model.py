@@ -30,7 +30,8 @@ from transformers import (
 
 from score_core.config.data import AdditionData
 from score_core.config.model import AdditionModel
-from score_core.embedded.addition import add, draw_digits, split_of
+from score_core.embedded.addition import add, draw_digits
+from score_core.embedded.generated import split_of
 from score_core.errors import NotFinite, refusing
 from score_core.seeding import derive_seed, stream
 

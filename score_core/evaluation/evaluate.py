@@ -62,8 +62,10 @@ class Evaluator:
             given: for each problem its first attempt, which the model is to correct.
 
         Returns:
-            One row a problem: `id`, `problem`, `answer`, and for each attempt t `text_t`, `extracted_t`
-            (null where unparsable), `correct_t`, `reward_t`, `tokens_t`, `truncated_t`.
+            One row a dialogue, those of a problem next to each other: `id`, `problem`, `answer`, `sample`
+            (from 1) where there are several a problem, `by_NAME` for each label of a problem, and for each
+            attempt t `text_t`, `extracted_t` (null where unparsable), `correct_t`, `reward_t`, `tokens_t`,
+            `truncated_t`.
 
         Raises:
             UserError: a problem is longer than the configuration allows, or the weights cannot be loaded, or
@@ -113,7 +115,7 @@ def attempt_all(
     progress: Callable[[int], object] | None = None,
     given: Sequence[list[int]] | None = None,
 ) -> pd.DataFrame:
-    """Answers every problem once in `settings.attempts` attempts; the table of `Evaluator.evaluate`.
+    """Answers every problem in `settings.attempts` attempts, `settings.samples` times: `Evaluator.evaluate`.
 
     Processes take turns in whole batches, so a problem has the same neighbours, and hence the same
     rounding, however many processes there are. All of them get the whole table.
@@ -123,12 +125,15 @@ def attempt_all(
         given: for each problem its first attempt as token ids, which is not sampled then.
     """
 
+    samples = settings.samples
+    size = max(1, settings.batch_size // samples)
+
     def answer(start: int) -> dict[str, list[object]]:
-        batch = problems[start : start + settings.batch_size]
-        firsts = given[start : start + settings.batch_size] if given is not None else ()
+        batch = problems[start : start + size]
+        firsts = given[start : start + size] if given is not None else ()
 
         def noise(at: int) -> np.ndarray:
-            shape = (1, settings.attempts, conversation.settings.max_new_tokens)
+            shape = (samples, settings.attempts, conversation.settings.max_new_tokens)
             return stream(seed, "evaluation", batch[at].id).random(shape)
 
         rollout = roll_out(
@@ -137,26 +142,33 @@ def attempt_all(
             grader,
             batch,
             settings.attempts,
-            batch_size=len(batch),
+            batch_size=len(batch) * samples,
+            samples=samples,
             noise=noise if settings.temperature > 0 else None,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            given={at: [ids] for at, ids in enumerate(firsts)},
+            given={at: [ids] * samples for at, ids in enumerate(firsts)},
             progress=progress,
         )
         return columns_of(rollout, batch)
 
-    batches = range(0, len(problems), settings.batch_size)
+    batches = range(0, len(problems), size)
     done = gather_object([[answer(start) for start in batches[rank() :: world()]]])
     tables = [done[number % world()][number // world()] for number in range(len(batches))]
     return pd.DataFrame({name: [cell for table in tables for cell in table[name]] for name in tables[0]})
 
 
 def columns_of(rollout: Rollout, problems: Sequence[Problem]) -> dict[str, list[object]]:
-    """The table's columns for these problems; the rollout must hold one trajectory each."""
+    """The table's columns for these problems; the rollout must hold equally many trajectories of each."""
+    samples = len(rollout.texts) // len(problems)
+    asked = [problem for problem in problems for _ in range(samples)]
     columns: dict[str, list[object]] = {
-        name: [getattr(problem, name) for problem in problems] for name in ("id", "problem", "answer")
+        name: [getattr(problem, name) for problem in asked] for name in ("id", "problem", "answer")
     }
+    if samples > 1:
+        columns["sample"] = [*range(1, samples + 1)] * len(problems)
+    for at, (name, _) in enumerate(problems[0].labels):
+        columns[f"by_{name}"] = [problem.labels[at][1] for problem in asked]
     lengths = rollout.trajectories.lengths_NT.tolist()
     truncated = rollout.trajectories.truncated_NT.tolist()
     for attempt in range(1, len(lengths[0]) + 1):
@@ -167,3 +179,8 @@ def columns_of(rollout: Rollout, problems: Sequence[Problem]) -> dict[str, list[
         columns[f"tokens{suffix}"] = [row[at] for row in lengths]
         columns[f"truncated{suffix}"] = [row[at] for row in truncated]
     return columns
+
+
+def asked_in(generations: pd.DataFrame, problems: Sequence[Problem]) -> list[Problem]:
+    """The problem of each row of a table of generations, which holds equally many dialogues of each."""
+    return [problem for problem in problems for _ in range(len(generations) // len(problems))]

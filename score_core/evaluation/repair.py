@@ -11,7 +11,7 @@ import pandas as pd
 
 from score_core.answers.code_tests import Suite
 from score_core.evaluation.evaluate import Evaluator
-from score_core.evaluation.metrics import wilson
+from score_core.evaluation.metrics import effective_count, wilson
 from score_core.problems import Problem
 
 
@@ -28,11 +28,12 @@ def repair(evaluator: Evaluator, problems: Sequence[Problem]) -> pd.DataFrame:
 
 def summarise_repair(generations: pd.DataFrame) -> dict[str, Any]:
     """`repair_n`, `repair_accuracy` with its interval in `ci95`, and `repair_unchanged`, the share kept."""
-    count, share = len(generations), float(generations["correct_t2"].mean())
+    ids, right = generations["id"], generations["correct_t2"]
+    share = float(right.mean())
     unchanged = generations["extracted_t1"] == generations["extracted_t2"]
     return {
-        "repair_n": count,
+        "repair_n": ids.nunique(),
         "repair_accuracy": share,
         "repair_unchanged": float(unchanged.mean()),
-        "ci95": {"repair_accuracy": list(wilson(share, count))},
+        "ci95": {"repair_accuracy": list(wilson(share, effective_count(right, ids)))},
     }

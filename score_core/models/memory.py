@@ -47,12 +47,19 @@ class Shape:
     @classmethod
     def of(cls, folder: Path, config: PreTrainedConfig, dtype: Literal["float32", "bfloat16"]) -> "Shape":
         """From a whole model's folder and its configuration; weights are counted, not loaded."""
+        return cls.from_config(count_parameters(folder), config, dtype)
+
+    @classmethod
+    def from_config(
+        cls, parameters: int, config: PreTrainedConfig, dtype: Literal["float32", "bfloat16"]
+    ) -> "Shape":
+        """From a configuration and the number of all weights."""
         text = config.get_text_config()
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
         return cls(
-            count_parameters(folder),
+            parameters,
             text.num_hidden_layers,
             text.hidden_size,
             wide,

@@ -1,10 +1,11 @@
 """Statistics that need the single answers: transitions, and models compared on the same problems."""
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
 
-from score_core.evaluation.metrics import paired, wilson
+from score_core.evaluation.metrics import effective_count, paired, wilson
 from score_core.report.labels import OUTCOMES
 
 
@@ -23,12 +24,13 @@ class Paired:
     """Two models' answers to the same problems at one attempt.
 
     Attributes:
-        n: problems both were asked.
-        gained: problems that only the second model has right.
-        lost: problems that only the first model has right.
+        n: answers of either.
+        gained: answers that only the second model has right.
+        lost: answers that only the first model has right.
         difference: `(gained - lost) / n`, the difference of the accuracies.
         low, high: its paired 95 % interval.
-        p_value: McNemar's exact test, two-sided: chance alone splits `gained + lost` evenly.
+        p_value: two-sided. McNemar's exact test: chance alone splits `gained + lost` evenly. With several
+            samples a problem, which are alike, the normal test of the problems' mean differences.
     """
 
     n: int
@@ -41,22 +43,27 @@ class Paired:
 
 
 def transitions(generations: pd.DataFrame, after: int) -> dict[str, Share]:
-    """What became of the first answers by attempt `after`, as shares of all problems."""
+    """What became of the first answers by attempt `after`, as shares of all problems' dialogues."""
     n = len(generations)
     first, last = generations["correct_t1"], generations[f"correct_t{after}"]
     shares = {}
     for (a, b), name in OUTCOMES.items():
-        count = int(((first == a) & (last == b)).sum())
-        shares[name] = Share(count / n, *wilson(count / n, n), count)
+        of_kind = (first == a) & (last == b)
+        count = int(of_kind.sum())
+        worth = effective_count(of_kind, generations["id"])
+        shares[name] = Share(count / n, *wilson(count / n, worth), count)
     return shares
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, attempt: int) -> Paired:
-    """Compares two models at one attempt on the same problems, row by row."""
+    """Compares two models at one attempt on the same problems, row by row; rows of both are in one order."""
     before, after = first[f"correct_t{attempt}"], second[f"correct_t{attempt}"]
     n, gained, lost = len(before), int((~before & after).sum()), int((before & ~after).sum())
-    low, high = paired(gained / n, lost / n, n)
-    return Paired(n, gained, lost, (gained - lost) / n, low, high, mcnemar_exact(gained, lost))
+    moved, ids = after.astype(int) - before.astype(int), first["id"]
+    low, high = paired(gained / n, lost / n, effective_count(moved, ids))
+    once = ids.nunique() == n
+    p_value = mcnemar_exact(gained, lost) if once else normal_test(moved.groupby(ids).mean())
+    return Paired(n, gained, lost, (gained - lost) / n, low, high, p_value)
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:
@@ -67,3 +74,11 @@ def mcnemar_exact(gained: int, lost: int) -> float:
         term = term * (n - k) // (k + 1)
         tail += term
     return min(1.0, 2 * tail / 2**n)
+
+
+def normal_test(differences: pd.Series) -> float:
+    """Two-sided p-value of a mean of independent differences under a mean of 0, for many of them."""
+    mean, error = float(differences.mean()), float(differences.sem())
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return math.erfc(abs(mean) / error / math.sqrt(2))

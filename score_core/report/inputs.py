@@ -37,7 +37,7 @@ class Evaluated:
     Attributes:
         name: what the command line calls it.
         metrics: the flat metrics file; shares in [0, 1].
-        generations: one row a problem, sorted by id.
+        generations: one row a dialogue, sorted by id and sample.
     """
 
     name: str
@@ -105,6 +105,11 @@ class Inputs:
     def problems(self) -> int:
         return int(self.base.metrics["n"])
 
+    @property
+    def samples(self) -> int:
+        """Dialogues a problem."""
+        return int(self.base.metrics.get("samples", 1))
+
 
 def read_inputs(evaluated: Sequence[Sequence[str]], trained: Sequence[Sequence[str]] = ()) -> Inputs:
     """Reads the outputs of the stages before the report.
@@ -140,7 +145,8 @@ def _read_evaluated(name: str, path: Path, table: Path) -> Evaluated:
     attempts = range(1, max(2, attempts_in(generations)) + 1)
     of_attempts = {f"{column}_t{t}": wanted for t in attempts for column, wanted in ATTEMPT.items()}
     _check(table, dict(generations.dtypes), PROBLEM | of_attempts, made_by)
-    repeated = generations["id"][generations["id"].duplicated()]
+    row = ["id", "sample"] if "sample" in generations else ["id"]
+    repeated = generations["id"][generations.duplicated(row)]
     if len(repeated):
         raise _refusal(table, f"id {repeated.iloc[0]!r} occurs twice; expected a row a problem", made_by)
     # The page shows both side by side, so the metrics have to be what the single answers give.
@@ -151,7 +157,7 @@ def _read_evaluated(name: str, path: Path, table: Path) -> Evaluated:
         if not _agree(found.get(key), value):
             wrong = f"{key}: expected {value}, which {table} gives, found {found.get(key)}"
             raise _refusal(path, f"{wrong}; the two are not of one evaluation", made_by)
-    return Evaluated(name, metrics, generations.sort_values("id", ignore_index=True))
+    return Evaluated(name, metrics, generations.sort_values(row, ignore_index=True))
 
 
 def _read_trained(name: str, stem: str) -> Trained:

@@ -15,7 +15,7 @@ from score_core.report.comparison import compare, transitions
 from score_core.report.inputs import Inputs
 from score_core.report.samples import choose_samples
 from score_core.report.style import palette
-from score_core.report.tables import monitor_rows, parameter_rows
+from score_core.report.tables import label_tables, monitor_rows, parameter_rows
 from score_core.report.templates import FOLDER, render
 
 CURVES = (
@@ -52,6 +52,7 @@ def render_page(inputs: Inputs, config: Config, versions: Sequence[tuple[str, st
         placed=[model.label for model in inputs.models if model.name in places],
         spans=[(t, [transitions(model.generations, t) for model in inputs.models]) for t in spans],
         monitors=monitor_rows(inputs),
+        by_label=label_tables(inputs),
         figures={
             name: Markup(plots.as_svg(name, title, draw, inputs)) for name, (title, draw) in draws.items()
         },

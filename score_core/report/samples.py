@@ -62,8 +62,10 @@ class Kind:
 def choose_samples(generations: pd.DataFrame, attempts: int, count: int) -> list[Kind]:
     """Up to `count` samples of each kind, which the first attempt and the last decide.
 
-    They come in the order of a hash of their ids: the same every time, and nobody's choice.
+    They come in the order of a hash of their ids: the same every time, and nobody's choice. Of several
+    dialogues of a problem the first counts.
     """
+    generations = generations.drop_duplicates("id")
     order = generations["id"].map(lambda name: hashlib.sha256(str(name).encode()).hexdigest())
     shuffled = generations.loc[order.sort_values(kind="stable").index]
     first, last = shuffled["correct_t1"], shuffled[f"correct_t{attempts}"]

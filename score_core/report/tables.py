@@ -17,6 +17,7 @@ MONITORS = (
     ("No answer found at attempt {t}, %", "unparsable", percent, 1),
     ("Truncated at the length limit at attempt {t}, %", "truncated", percent, 1),
     ("Tests passed at attempt {t}, %", "tests_passed", percent, 1),  # of programs
+    ("Token F1 of attempt {t}, %", "f1", percent, 1),  # of answers in words
     ("Mean length of attempt {t}, tokens", "length", "{:.1f}".format, 1),
     ("Mean training reward of attempt {t}", "reward", number, 1),
 )
@@ -48,6 +49,23 @@ def monitor_rows(inputs: Inputs) -> list[tuple[str, str, Show]]:
         for t in range(first, inputs.attempts + 1)
     ]
     return [row for row in rows if all(row[1] in model.metrics for model in inputs.models)]
+
+
+def label_tables(inputs: Inputs) -> dict[str, list[tuple[str, int, list[list[float]]]]]:
+    """By each column of labels and value: (value, problems, for each model its accuracy at each attempt)."""
+    by = inputs.base.metrics.get("by", {})
+    keys = [f"accuracy_t{t}" for t in range(1, inputs.attempts + 1)]
+    return {
+        column: [
+            (
+                value,
+                int(found["n"]),
+                [[model.metrics["by"][column][value][key] for key in keys] for model in inputs.models],
+            )
+            for value, found in values.items()
+        ]
+        for column, values in by.items()
+    }
 
 
 def training_rows(inputs: Inputs, config: Config) -> list[tuple[str, list[str]]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from score_core.config.code_data import CodeData
-from score_core.config.data import AdditionData, HubData, LocalData
+from score_core.config.data import AdditionData, ArchiveData, ArithmeticData, HubData, LocalData
 from score_core.config.model import AdditionModel, HubModel, LocalModel, TinyModel
 from score_core.config.schema import Config
 from score_core.report.inputs import Inputs
@@ -60,6 +60,15 @@ def data_name(config: Config) -> str:
     match config.used_data:
         case AdditionData() as data:
             return f"addition of two {data.digits}-digit numbers"
+        case ArithmeticData() as data:
+            return f"{data.operation} of {data.operands} {data.digits}-digit numbers"
+        case ArchiveData() as data:
+            instead = (
+                f", in place of {config.data.path}"
+                if config.smoke and isinstance(config.data, ArchiveData)
+                else ""
+            )
+            return f"the MATH archive {data.path}{instead}"
         case CodeData() as data:
             instead = ", fixtures in place of both" if config.smoke else ""
             return f"{data.test.path} (trained on {data.train.path}){instead}"

@@ -260,7 +260,9 @@ class PolicyTrainer(ResumableTrainer):
             attempts=self.algorithm.longest,
             temperature=0.0,
             top_p=1.0,
+            samples=1,
             batch_size=min(stage.sampling_batch_size, share),
+            by=(),
         )
         with self._open_policy() as policy:
             stage.engine.load(policy)

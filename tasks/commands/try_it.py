@@ -96,6 +96,8 @@ def converse(ask: Ask, example: str | None) -> None:
 def run(given: argparse.Namespace) -> None:
     """Shows what the command line asks for."""
     config, runtime = read_configuration(given)
+    once = config.evaluation.model_copy(update={"samples": 1})
+    config = config.model_copy(update={"evaluation": once})
     folders = (given.base, given.trained)
     for folder, stage in zip(folders, MODELS.values(), strict=True):
         check_model_made(folder, stage)

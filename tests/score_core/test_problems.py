@@ -45,3 +45,12 @@ def test_unusable_files_are_explained(tmp_path, columns, message):
     with pytest.raises(UserError) as caught:
         read_problems(tmp_path, "test")
     assert str(caught.value) == f"{path}: {message}; run `dvc repro download_data`, which makes it."
+
+
+def test_labels_survive_and_are_a_column_only_where_there_are_any(tmp_path):
+    plain = Problem("a", "1+1", ("2",))
+    labelled = Problem("b", "1+2", ("3",), (("subject", "Algebra"), ("level", "5")))
+    write_problems(tmp_path, "test", [plain, labelled])
+    assert read_problems(tmp_path, "test") == [plain, labelled]
+    write_problems(tmp_path, "train", [plain])
+    assert pq.read_schema(tmp_path / "train.parquet").names == ["id", "problem", "references"]

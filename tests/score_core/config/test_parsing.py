@@ -30,7 +30,7 @@ LEFT_OUT = "missing; copy it from conf/base.yaml or from a profile in conf/profi
         ({"data": {"source": "local", "revision": "main"}}, "data.revision: unknown key"),
         (
             {"data": {"source": "attic"}},
-            "data.source: expected one of 'addition', 'code', 'hub', 'local', found",
+            "data.source: expected one of 'addition', 'math_archive', 'arithmetic', 'code', 'hub', 'local'",
         ),
         ({"reward": {"terms": [{"nam": "match", "weight": 1}]}}, "reward.terms.0.nam: unknown key; did you"),
         ({"stage1": {"steps": "many"}}, "found 'many'"),
@@ -78,7 +78,12 @@ LEFT_OUT = "missing; copy it from conf/base.yaml or from a profile in conf/profi
         ),
         ({"watched": {"data": "prompts"}}, "test: watched.data: prompts does not hold data.path: data/fix"),
         ({"model": {"source": "hub", "trust_remote_code": True}}, "is never run"),
-        ({"smoke": True, "data": {"source": "hub", "fixture": None}}, "test: data.fixture: a smoke run of a"),
+        ({"smoke": True, "data": {"source": "hub", "fixture": None}}, "test: data.fixture: a smoke run of d"),
+        (
+            {"data": {"source": "addition", "digits": 3}, "evaluation": {"by": ["level"]}},
+            "test: evaluation.by: problems of data.source: addition have no columns; set []",
+        ),
+        ({"evaluation": {"samples": 8}}, "8 greedy dialogues are the same one; set a temperature or samp"),
         ({"stage3": {"algorithm": "score_stage2", "alhpa": 3}}, "stage3.alhpa: unknown key; did you mean"),
         (
             {"stage2": {"algorithm": "score_stage3"}},

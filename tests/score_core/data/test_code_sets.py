@@ -183,7 +183,7 @@ def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], says: str
 
 def test_a_smoke_run_without_fixtures_is_refused() -> None:
     hub = {**code_set("mbpp", "train"), "path": "google-research-datasets/mbpp", "revision": "main"}
-    with pytest.raises(UserError, match=r"data\.train\.fixture: a smoke run of a hub data set needs it"):
+    with pytest.raises(UserError, match=r"data\.train\.fixture: a smoke run of data from elsewhere needs it"):
         config(data=code_data(train=hub), reward=REWARD, watched={"data": str(FIXTURES)}, smoke=True)
 
 

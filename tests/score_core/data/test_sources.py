@@ -252,3 +252,30 @@ def test_nested_values_are_refused(tmp_path, row, column):
 def test_one_saved_data_set_has_no_splits(tmp_path):
     Dataset.from_dict(TRAIN).save_to_disk(tmp_path)
     assert "holds one data set without splits" in refused(local(tmp_path))
+
+
+def test_splits_that_were_saved_apart_are_found(tmp_path):
+    for split, rows in (("train", TRAIN), ("test", TEST)):
+        Dataset.from_dict(rows).save_to_disk(tmp_path / split)
+    source = read_source(local(tmp_path))
+    assert [row.problem for row in source.train.rows] == TRAIN["question"]
+    assert [row.answers for row in source.test.rows] == [("#### 6",)]
+    assert source.test.name == str(tmp_path / "test")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet", "saved"])
+def test_columns_to_report_by_are_kept_as_labels(tmp_path, form):
+    train = {**TRAIN, "level": ["3", None], "subject": ["Algebra", " "]}
+    test = {**TEST, "level": ["1"], "subject": ["Geometry"]}
+    if form == "saved":
+        DatasetDict(train=Dataset.from_dict(train), test=Dataset.from_dict(test)).save_to_disk(tmp_path)
+    for split, rows in (("train", train), ("test", test)):
+        data, path = Dataset.from_dict(rows), str(tmp_path / f"{split}.{form}")
+        {"parquet": data.to_parquet, "csv": data.to_csv, "jsonl": data.to_json, "saved": str}[form](path)
+    source = read_source(local(tmp_path), ("subject", "level"))
+    assert [row.labels for row in source.train.rows] == [
+        (("subject", "Algebra"), ("level", "3")),
+        (("subject", "-"), ("level", "-")),
+    ]
+    with pytest.raises(UserError, match=r"column topic is missing, found .*; set evaluation.by"):
+        read_source(local(tmp_path), ("topic",))

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from score_core.config.data import AdditionData, Sizes
-from score_core.embedded.addition import add, answer_to, draw_digits, make_problems, problem_texts, split_of
+from score_core.embedded.addition import add, answer_to, draw_digits, make_problems, problem_texts
 from score_core.embedded.addition_model import CHECK, FIX, encode, make_chats
+from score_core.embedded.generated import split_of
 from score_core.errors import UserError
 from score_core.problems import Problem, content_hash
 from score_core.rollout.conversation import Conversation

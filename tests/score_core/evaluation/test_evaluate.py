@@ -1,5 +1,6 @@
 """Evaluation of a model folder, against transformers' own `generate` and the template's own text."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from score_core.errors import UserError
+from score_core.evaluation.word_overlap import word_overlap
 from score_core.models.folders import load_model, load_tokenizer
 from score_core.problems import Problem, read_problems
 from tests.small_run import RUNTIME, evaluate, small_config
@@ -102,3 +104,32 @@ def test_a_problem_that_is_too_long_is_refused_before_weights_are_loaded(
     problems = [*read_problems(small_run / "data", "test"), Problem("last", "12+34" * 9, ("46",))]
     with pytest.raises(UserError, match=r"problem last \('12\+34.*: its prompt has \d+ tokens; expected at"):
         evaluate(small_run / "base", problems, small_config(), RUNTIME)
+
+
+def test_samples_are_drawn_apart_and_the_first_is_the_only_one_of_one(small_run: Path) -> None:
+    once = of(small_run, slice(6), temperature=1.5)
+    four = of(small_run, slice(6), temperature=1.5, samples=4, batch_size=10)
+    assert list(four["sample"]) == [1, 2, 3, 4] * 6
+    assert list(four["id"]) == [name for name in once["id"] for _ in range(4)]
+    first = four[four["sample"] == 1].drop(columns="sample").reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, once)
+    assert four.groupby("id")["text_t1"].nunique().max() > 1
+    pd.testing.assert_frame_equal(four, of(small_run, slice(6), temperature=1.5, samples=4))
+
+
+def test_labels_of_problems_are_columns(small_run: Path) -> None:
+    problems = [
+        replace(problem, labels=(("level", str(number % 2)),))
+        for number, problem in enumerate(read_problems(small_run / "data", "test")[:5])
+    ]
+    settings = small_config(evaluation={"temperature": 1.0, "samples": 2})
+    table = evaluate(small_run / "base", problems, settings, RUNTIME)
+    assert list(table["by_level"]) == ["0", "0", "1", "1", "0", "0", "1", "1", "0", "0"]
+
+
+def test_word_overlap_is_the_mean_of_the_best_f1_over_references() -> None:
+    problems = [Problem("a", "?", ("red fox", "brown bear")), Problem("b", "?", ("blue",))]
+    answers = ["brown fox", "the bear brown", None, "blue whale"]
+    table = pd.DataFrame({"correct_t1": [False] * 4, "extracted_t1": answers, "id": list("aabb")})
+    # 1 word of 2 and 2; both; none; 1 of 2 and 1: 2 * 1/2 * 1 / (3/2)
+    assert word_overlap(table, problems)["f1_t1"] == pytest.approx((1 / 2 + 1 + 0 + 2 / 3) / 4)

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from score_core.evaluation.metrics import edit_ratio, paired, summarise, wilson
+from score_core.evaluation.metrics import edit_ratio, effective_count, paired, summarise, wilson
 
 Z = NormalDist().inv_cdf(0.975)
 
 
 def table(outcomes: list[tuple[bool, ...]]) -> pd.DataFrame:
     """Generations with these outcomes of the attempts; a right answer is 1, a wrong one its row's number."""
-    columns: dict[str, list[object]] = {}
+    columns: dict[str, list[object]] = {"id": [f"p{number}" for number in range(len(outcomes))]}
     for turn in range(len(outcomes[0])):
         suffix = f"_t{turn + 1}"
         columns[f"correct{suffix}"] = [row[turn] for row in outcomes]
@@ -98,3 +98,49 @@ def test_two_unparsable_answers_are_no_change() -> None:
 )
 def test_edit_ratio(first: str, second: str, ratio: float) -> None:
     assert edit_ratio(first, second) == pytest.approx(ratio)
+
+
+def sampled(rng: np.random.Generator, problems: int, samples: int, spread: float) -> pd.DataFrame:
+    """Problems whose chances to be right are far apart (a small `spread`) or nearly the same."""
+    chances = rng.beta(spread, spread, problems)
+    rows = [tuple(rng.random(2) < chance) for chance in chances for _ in range(samples)]
+    made = table(rows)
+    made["id"] = [f"p{number}" for number in range(problems) for _ in range(samples)]
+    return made
+
+
+@pytest.mark.parametrize("spread", [0.2, 1.0, 50.0])
+def test_intervals_of_several_samples_are_those_of_resampled_problems(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    generations = sampled(rng, 400, 8, spread)
+    metrics = summarise(generations)
+    assert (metrics["n"], metrics["samples"]) == (400, 8)
+    after_before = generations["correct_t2"].astype(int) - generations["correct_t1"]
+    for key, values in (("accuracy_t1", generations["correct_t1"]), ("delta", after_before)):
+        means = values.groupby(generations["id"]).mean().to_numpy()
+        assert metrics[key] == pytest.approx(means.mean())
+        drawn = rng.choice(means, (4000, len(means))).mean(1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        found_low, found_high = metrics["ci95"][key]
+        assert found_high - found_low == pytest.approx(high - low, rel=0.08), key
+
+
+def test_independent_draws_lie_between_problems_and_rows() -> None:
+    ids = pd.Series([name for name in "abcd" for _ in range(3)])
+    alike = pd.Series([1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0])
+    assert effective_count(alike, ids) == 4  # a second look at a problem tells nothing
+    assert effective_count(pd.Series([1, 0, 0] * 4), ids) == 12  # problems do not differ
+    assert effective_count(pd.Series([1] * 12), ids) == 4
+    assert effective_count(alike, pd.Series(range(12))) == 12
+
+
+def test_accuracies_by_label_are_those_of_its_rows() -> None:
+    generations = table([(True, True), (False, True), (False, False)])
+    generations["by_level"] = ["1", "1", "2"]
+    metrics = summarise(generations)
+    assert metrics["by"] == {
+        "level": {
+            "1": {"n": 2, "accuracy_t1": 0.5, "accuracy_t2": 1.0},
+            "2": {"n": 1, "accuracy_t1": 0.0, "accuracy_t2": 0.0},
+        }
+    }

@@ -6,8 +6,10 @@ import re
 import pandas as pd
 import pytest
 
+from score_core.evaluation.metrics import summarise
 from score_core.report.inputs import read_inputs
 from score_core.report.page import render_page
+from score_core.report.samples import choose_samples
 from tests.run_files import MODELS, config, files, make_rows, write_evaluation, write_run
 from tests.score_core.report.reading_html import Page, numbers
 
@@ -248,3 +250,32 @@ def test_three_attempts(tmp_path):
     assert "accuracy-base-attempt3" in page.ids
     assert "From attempt 1 to attempt 3" in page.text
     assert len(page.ids) == len(set(page.ids))
+
+
+def test_several_samples_and_labels_are_told(tmp_path):
+    write_run(tmp_path, problems=60)
+    found = {}
+    for name in MODELS:
+        table = tmp_path / "generations" / f"{name}.parquet"
+        rows = pd.concat([pd.read_parquet(table).assign(sample=k) for k in (1, 2)], ignore_index=True)
+        rows["correct_t1"] ^= rows["sample"] == 2
+        rows["by_level"] = [str(number % 3) for number in range(60)] * 2
+        rows.to_parquet(table)
+        found[name] = summarise(rows)
+        (tmp_path / "metrics" / f"{name}.json").write_text(json.dumps(found[name]))
+    page = Page(render(tmp_path, evaluation={"temperature": 0.7, "samples": 2}))
+    assert "sampling at temperature 0.7, mean of 2 samples a problem" in page.text
+    assert "Normal test" in page.tables["paired"][0] and "McNemar" not in page.text
+    assert "they count problems, not samples, as independent" in page.text
+    for value, row in zip("012", page.tables["by-1"][1:], strict=True):
+        assert row[:2] == [value, "20"]
+        for name, cell in zip(MODELS, row[2:], strict=True):
+            level = found[name]["by"]["level"][value]
+            assert numbers(cell) == pytest.approx(
+                [100 * level["accuracy_t1"], 100 * level["accuracy_t2"]], abs=0.0501
+            )
+    # Of a problem's dialogues one is shown and counted.
+    assert (
+        sum(kind.total for kind in choose_samples(read_inputs(*files(tmp_path)).final.generations, 2, 1))
+        == 60
+    )
