@@ -14,7 +14,7 @@ from score_core.report.plots import kept_at
 from tests.run_files import config, files, write_run
 from tests.score_core.report.reading_html import MINUS, Page, numbers
 
-PLAIN = {"algorithm": "score_stage2", "alpha": 0.0, "gamma": 0.0, "allow_paid_failure": False}
+PLAIN = {"algorithm": "plain_rl", "gamma": 0.0}
 HUB = {"data": {"source": "hub"}, "model": {"source": "hub"}}
 TRAINING = {"accuracy", "delta", "reward", "kl", "entropy", "grad_norm"}
 
@@ -83,7 +83,7 @@ def test_base_and_one_trained_model(tmp_path):
     assert "The base model went from" in made.page.text
     for text in (made.of_this_run, made.card):
         assert not re.search(r"Stage I|stage1|SCoRe|progress", text)
-    assert "| parameter | rl |\n|---|---|\n| `algorithm` | score_stage2 |" in made.card
+    assert "| parameter | rl |\n|---|---|\n| `algorithm` | plain_rl |" in made.card
     assert "arxiv" not in made.card
 
 
@@ -140,7 +140,7 @@ def test_four_models_and_three_stages(tmp_path):
     assert "Circles: Base, warmup, Final there" in made.page.text
     assert "warmup 80 steps, Stage I 80 steps, Stage II 80 steps" in made.page.text
     assert "| parameter | warmup | Stage I | Stage II |" in made.card
-    assert "| `alpha` | 0.0 | – | 3.0 |" in made.card  # noqa: RUF001
+    assert "| `gamma` | 0.0 | – | 0.0 |" in made.card  # noqa: RUF001
 
 
 def test_stage_that_the_parameters_lack_is_named(tmp_path):
