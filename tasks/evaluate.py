@@ -36,6 +36,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     problems = read_problems(given.data, "test")
 
     from score_core.distributed import rank
+    from score_core.evaluation.budgets import budgets
     from score_core.evaluation.evaluate import Evaluator
     from score_core.evaluation.metrics import summarise
     from score_core.evaluation.passed_tests import passed_tests
@@ -47,6 +48,8 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     metrics = summarise(generations)
     gained, lost = metrics["delta_i_to_c"], metrics["delta_c_to_i"]
     assert math.isclose(metrics["delta"], gained - lost, abs_tol=1e-9), metrics
+    if config.evaluation.samples > 1:
+        metrics["budgets"] = budgets(generations)
     if config.reward.matcher == "code_tests":
         metrics |= passed_tests(generations, problems, config.reward)
     if config.reward.matcher in WORDS:

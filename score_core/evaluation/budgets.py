@@ -23,10 +23,10 @@ def budgets(generations: pd.DataFrame) -> dict[str, dict[str, float]]:
         generations: one row a dialogue, with `sample`, as `score_core.evaluation.evaluate` makes it.
 
     Returns:
-        For each B = 2, 4, 8, ... up to S: `parallel`, `sequential`, and `_ci95`, half the width of the 95 %
-        interval, over problems, of each and of `gain`, which is sequential - parallel on the same problems.
+        For each B = 2, 4, 8, ... up to S: `parallel`, `sequential` and `gain`, which is the difference of
+        the two on the same problems; and with `_ci95` half the width of their 95 % intervals over problems.
     """
-    if "sample" not in generations:
+    if "sample" not in generations or "correct_t2" not in generations:
         return {}
     samples = int(generations["sample"].max())
     by_problem = [rows for _, rows in generations.sort_values("sample").groupby("id")]
@@ -63,4 +63,4 @@ def _majority_is_right(answers: list[str | None], correct: list[bool], members: 
 
 
 def _half_width(values: np.ndarray) -> float:
-    return float(Z95 * values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return float(Z95 * values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 1.0

@@ -42,6 +42,8 @@ def render_page(inputs: Inputs, config: Config, versions: Sequence[tuple[str, st
     for after in spans:
         draw = partial(plots.transition_bars, after=after)
         draws[f"transitions{after}"] = f"Transitions from attempt 1 to attempt {after}", draw
+    if all(model.metrics.get("budgets") for model in (inputs.base, inputs.final)):
+        draws["votes"] = "Accuracy by number of answers", plots.votes
     return render(
         "page.html.j2",
         inputs,

@@ -98,6 +98,31 @@ def transition_bars(axes: Axes, inputs: Inputs, after: int) -> None:
     _legend(axes)
 
 
+def votes(axes: Axes, inputs: Inputs) -> None:
+    """Accuracy of the majority by number of answers, all first attempts or half of them corrections."""
+    for model, style in [(inputs.final, "-"), *([(inputs.base, "--")] if inputs.compared else [])]:
+        found = model.metrics["budgets"]
+        name = f"{model.label}, " if inputs.compared else ""
+        for kind, attempt in (("parallel", 1), ("sequential", 2)):
+            axes.errorbar(
+                [int(budget) for budget in found],
+                [100 * row[kind] for row in found.values()],
+                [100 * row[f"{kind}_ci95"] for row in found.values()],
+                label=f"{name}{kind}",
+                color=COLOUR[f"attempt{attempt}"],
+                linestyle=style,
+                marker="o",
+                markersize=3,
+                elinewidth=0.9,
+            )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([int(budget) for budget in inputs.final.metrics["budgets"]])
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_xlabel("answers a problem")
+    axes.set_ylabel("accuracy of the majority, %")
+    _legend(axes)
+
+
 def training_curve(axes: Axes, inputs: Inputs, quantity: str, label: str) -> None:
     """A quantity of every training step, by attempt where it has attempts; the running mean on top."""
     for stage, start in _stages(inputs):

@@ -6,6 +6,7 @@ import re
 import pandas as pd
 import pytest
 
+from score_core.evaluation.budgets import budgets
 from score_core.evaluation.metrics import summarise
 from score_core.report.inputs import read_inputs
 from score_core.report.page import render_page
@@ -261,12 +262,13 @@ def test_several_samples_and_labels_are_told(tmp_path):
         rows["correct_t1"] ^= rows["sample"] == 2
         rows["by_level"] = [str(number % 3) for number in range(60)] * 2
         rows.to_parquet(table)
-        found[name] = summarise(rows)
+        found[name] = summarise(rows) | {"budgets": budgets(rows)}
         (tmp_path / "metrics" / f"{name}.json").write_text(json.dumps(found[name]))
     page = Page(render(tmp_path, evaluation={"temperature": 0.7, "samples": 2}))
     assert "sampling at temperature 0.7, mean of 2 samples a problem" in page.text
     assert "Normal test" in page.tables["paired"][0] and "McNemar" not in page.text
     assert "they count problems, not samples, as independent" in page.text
+    assert "More answers at test time" in page.text and "votes-axes_1" in page.ids
     for value, row in zip("012", page.tables["by-1"][1:], strict=True):
         assert row[:2] == [value, "20"]
         for name, cell in zip(MODELS, row[2:], strict=True):
