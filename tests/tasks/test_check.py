@@ -64,6 +64,25 @@ def test_what_is_not_there_is_refused(tmp_path):
         checked(conversation={"few_shot": "prompts/addition/few.jsonl"})
 
 
+def test_an_archive_on_this_machine_has_to_be_there_and_watched(tmp_path):
+    archive = {"source": "math_archive", "fixture": "data/fixtures/math_archive", "validation_share": 0.1}
+    archive |= {"conflicting_answers": "drop", "sizes": {"train": None, "validation": None, "test": None}}
+    archive["path"] = str(tmp_path / "MATH.tar")
+    sections = {"model": configs.TINY_MODEL, "data": archive, "watched": {"data": str(tmp_path)}}
+    with pytest.raises(UserError, match=r"^data.path: .*MATH.tar not found"):
+        checked(**sections)
+    (tmp_path / "MATH.tar").touch()
+    checked(**sections)
+    checked(**sections | {"data": {**archive, "path": str(tmp_path / "none")}, "smoke": True})
+    with pytest.raises(UserError, match=r"watched.data: data/fixtures does not hold data.path: .*MATH.tar"):
+        checked(**sections | {"watched": {"data": "data/fixtures"}})
+    # What is fetched is neither there nor watched.
+    checked(
+        **sections
+        | {"watched": {"data": "data/fixtures"}, "data": {**archive, "path": "https://x.org/MATH.tar"}}
+    )
+
+
 def test_a_section_that_a_stage_trains_by_is_missed():
     config = configs.config()
     with pytest.raises(UserError, match="stage2: no such stage of training"):

@@ -138,7 +138,8 @@ def test_it_works_where_there_is_no_git(checkout):
 def test_an_unknown_profile_is_refused_with_the_nearest_name(checkout):
     check_known("gsm8k")
     with pytest.raises(
-        UserError, match=r"conf.profile: .*'gsm8'; did you mean gsm8k\? Known: default, gsm8k"
+        UserError,
+        match=r"conf.profile: .*'gsm8'; did you mean gsm8k\? Known: arithmetic_hard, default, gsm8k",
     ):
         check_known("gsm8")
 
