@@ -12,6 +12,7 @@ strictly on-policy and needs no importance ratios and no clipping of them; norma
 step, known before its first micro-batch, so that micro-batches merely add up.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -47,6 +48,7 @@ from score_core.rl.sampler import Stage, StepSampler
 from score_core.rl.stopwatch import LEARNING, Stopwatch
 from score_core.rollout.roll_out import Rollout
 
+log = logging.getLogger(__name__)
 VALIDATION_KEYS = ("accuracy", "delta", "changed")
 
 
@@ -233,12 +235,18 @@ class PolicyTrainer(ResumableTrainer):
         super().log(logs, start_time)
 
     def extra_state(self) -> dict[str, Any]:
-        """The algorithm's, which checkpoints hold."""
-        return self.algorithm.state_dict()
+        """The algorithm's, and what sampled, which checkpoints hold."""
+        return {"algorithm": self.algorithm.state_dict(), "engine": self.stage.engine_name}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Hands it back to the algorithm."""
-        self.algorithm.load_state_dict(state)
+        """Hands it back to the algorithm; says so if something else samples from here on."""
+        self.algorithm.load_state_dict(state["algorithm"])
+        if state["engine"] != self.stage.engine_name:
+            log.warning(
+                "up to this checkpoint engine %s has sampled, and from here on %s does",
+                state["engine"],
+                self.stage.engine_name,
+            )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Greedy accuracy of all attempts on the validation problems."""
@@ -248,6 +256,7 @@ class PolicyTrainer(ResumableTrainer):
             attempts=self.algorithm.attempts,
             temperature=0.0,
             top_p=1.0,
+            sampling=self.settings.sampling,
             batch_size=min(stage.sampling_batch_size, share),
         )
         with self._open_policy() as policy:

@@ -96,6 +96,7 @@ def converse(ask: Ask, example: str | None) -> None:
 def run(given: argparse.Namespace) -> None:
     """Shows what the command line asks for."""
     config, runtime = read_configuration(given)
+    runtime = runtime.model_copy(update={"engine": "builtin"})  # a few problems are not worth a server
     folders = (given.base, given.trained)
     for folder, stage in zip(folders, MODELS.values(), strict=True):
         check_model_made(folder, stage)

@@ -71,7 +71,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
 def test_a_command_that_is_not_here_starts_nothing() -> None:
     through = runtime(launch={"through": "nonesuch --nodes 2"})
     with pytest.raises(UserError, match=r"runtime\.yaml: launch\.through: no command nonesuch here"):
-        launch("tasks.evaluate", [], config(), through, None)
+        launch("tasks.evaluate", [], config(), through, None, serve=lambda *_: "")
 
 
 LORA = {"rank": 4, "alpha": 8, "targets": "all-linear"}
