@@ -78,7 +78,6 @@ def run_stage(
         with _locks(stage, runtime, accelerated=section is not None), ExitStack() as running:
             if section is not None and model is not None:
                 from tasks.runner.launch import launch
-
                 from tasks.runner.sampler import sampler
 
                 def serve(runtime: Runtime, attempts: int) -> str:

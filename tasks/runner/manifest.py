@@ -45,6 +45,8 @@ def write_manifest(file: Path, given: argparse.Namespace, runtime: Runtime, star
         "peak_gpu_memory_bytes": gpu,
         "processes": len(peaks),
         **sampled,
+        # To the bit that is on CPUs, and by one process.
+        **({"reproducible": sampled["reproducible"] and len(peaks) == 1 and not gpu} if sampled else {}),
         "runtime": runtime.model_dump(),
         "params_sha256": hashlib.sha256(given.params.read_bytes()).hexdigest(),
         "set": given.set,
