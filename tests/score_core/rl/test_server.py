@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from score_core.errors import UserError
 from score_core.models.handover import write_config
 from score_core.problems import read_problems
 from score_core.rl.training import Folders
-from tests.score_core.test_distributed import compare, together
+from tests.score_core.test_distributed import ROOT, compare, together
 from tests.small_run import RUNTIME, evaluate, folders, run_folder, small_config, train_stage
 from tests.stand_in import StandIn
 
@@ -131,7 +132,8 @@ def test_two_processes_that_share_a_server_do_what_one_does(
 ) -> None:
     monkeypatch.setenv("SAMPLER", stand_in.address)
     alone = subprocess.run(
-        ["python", "-m", "tests.rank", str(small_run), str(tmp_path / "alone"), "full", "lora"],
+        [sys.executable, "-m", "tests.rank", str(small_run), str(tmp_path / "alone"), "full", "lora"],
+        cwd=ROOT,
         env={**os.environ, "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "STRATEGY": "single"},
         capture_output=True,
         text=True,
