@@ -126,7 +126,7 @@ def test_a_run_that_goes_on_with_another_engine_says_so(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
+@pytest.mark.parametrize("strategy", ["ddp", "zero3", "fsdp2"])
 def test_two_processes_that_share_a_server_do_what_one_does(
     small_run: Path, tmp_path: Path, stand_in: StandIn, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
