@@ -65,6 +65,11 @@ def launch(
     sampling: Evaluation | Training = config.evaluation if section is None else config.stage(section)
     engine = engine_name(runtime, sampling.sampling, section or "evaluation")
     runtime = runtime.model_copy(update={"engine": engine})
+    if engine == "vllm" and config.quantize:
+        raise UserError(
+            "runtime.yaml: engine: vllm is handed whole weights, and params.yaml: model.quantize: nf4 packs "
+            "them; use quantize: null, or engine: builtin."
+        )
     if ENDING in os.environ:
         return runtime
     if runtime.launch.through is not None:
@@ -78,11 +83,6 @@ def launch(
         settings = settings.model_copy(update={"strategy": strategy})
     check_launch(config, settings, section)
     if engine == "vllm":
-        if config.quantize:
-            raise UserError(
-                "runtime.yaml: engine: vllm is handed whole weights, and params.yaml: model.quantize: nf4 "
-                "packs them; use quantize: null, or engine: builtin."
-            )
         settings = settings.model_copy(update={"sampler": serve(runtime, sampling.attempts)})
     if settings.strategy != "single":
         mixed = section is not None and mixed_precision(config, settings.strategy)
