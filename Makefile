@@ -21,7 +21,7 @@ endif
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: repro
 repro: $(READY) ## From data to report, what is not up to date; profile=NAME selects a profile first
@@ -81,6 +81,15 @@ merge: $(READY) ## A trained adapter and its base as one model, in merged/
 test: lint ## Every check: lint and all tests, a quarter of an hour; workers=N runs more files at once
 	@python -m pytest -n $(or $(workers),2) --dist loadfile --no-loadscope-reorder
 
+.PHONY: vllm
+vllm: ## The sampling server's own environment, .venv-vllm; build=cpu or build=gpu, else what the machine has
+	@$(MAKE) --no-print-directory .venv-vllm/ready-$(or $(build),$$(nvidia-smi -L 2> /dev/null | grep -q GPU \
+	    && echo gpu || echo cpu))
+
+.PHONY: test-vllm
+test-vllm: $(READY) vllm ## The engine vllm against the real server, about ten minutes
+	@python -m pytest -m vllm
+
 .PHONY: fuzz
 fuzz: $(READY) ## 2,000 inputs that nobody meant; writes benchmarks/fuzz.csv
 	@python -m benchmarks.fuzz $(args)
@@ -94,15 +103,20 @@ lint: $(READY) ## Style, formatting, types
 .PHONY: setup
 setup: $(READY) ## .venv alone
 
+# Of Python 3.11, where PYTHON does not name it.
+define FIND_PYTHON
+python=$$(for name in $(PYTHON) python3.11 python3 python; do \
+    "$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2> /dev/null \
+        && command -v "$$name" && break; done); \
+if [ -z "$$python" ]; then \
+    echo "error: no Python 3.11 found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
+    exit 1; \
+fi
+endef
+
 # An interrupted installation may leave a package half there, which pip takes for whole: start over.
 $(READY):
-	@python=$$(for name in $(PYTHON) python3.11 python3 python; do \
-	    "$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2> /dev/null \
-	        && command -v "$$name" && break; done); \
-	if [ -z "$$python" ]; then \
-	    echo "error: no Python 3.11 found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
-	    exit 1; \
-	fi; \
+	@$(FIND_PYTHON); \
 	if [ -e .venv/unfinished ] || ! .venv/bin/python -m pip --version > /dev/null 2>&1; then \
 	    echo "Setting up .venv; the first time takes some minutes"; \
 	    "$$python" -m venv --clear .venv; \
@@ -112,4 +126,16 @@ $(READY):
 	@echo "Installing everything else in requirements.txt; about two minutes"
 	@python -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@rm -f .venv/ready-* .venv/unfinished
+	@touch $@
+
+SIZE_OF_cpu := 0.8 GB to download (more where pip takes torch for GPUs: TORCH_INSTALL), 3.5 GB on disk, 4 minutes
+SIZE_OF_gpu := about 5 GB to download and 12 GB on disk
+# The CPU build brings packages for GPUs that keep it from importing models.
+.venv-vllm/ready-%: launch/vllm-%.txt
+	@echo "Setting up .venv-vllm from $<: $(SIZE_OF_$*)"
+	@$(FIND_PYTHON); "$$python" -m venv --clear .venv-vllm
+	@pip="env -u PYTHONPATH .venv-vllm/bin/python -m pip --disable-pip-version-check --quiet"; \
+	if [ $* = cpu ]; then $$pip install $$(grep '^torch==' $<) $(TORCH_INSTALL); fi && \
+	$$pip install -r $< && \
+	if [ $* = cpu ]; then $$pip uninstall --yes torchvision torchaudio torchcodec; fi
 	@touch $@

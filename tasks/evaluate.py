@@ -42,6 +42,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     from score_core.evaluation.passed_tests import passed_tests
     from score_core.evaluation.repair import repair, summarise_repair
     from score_core.evaluation.word_overlap import word_overlap
+    from score_core.rollout.engines import sampled_by
 
     evaluator = Evaluator(given.model, config, runtime, given.base)
     generations = evaluator.evaluate(problems)
@@ -58,6 +59,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
         more = summarise_repair(repair(evaluator, read_problems(given.data, REPAIR)))
         metrics["ci95"] |= more.pop("ci95")
         metrics |= more
+    metrics |= sampled_by(evaluator.engine_name)
     if rank() != 0:
         return
     remove_recorded(RUNS)  # by now those of the model's training are
@@ -73,4 +75,5 @@ if __name__ == "__main__":
         outputs=lambda given: [given.metrics, given.generations],
         run=run,
         section=lambda given: None,
+        model=lambda given: given.base or given.model,
     )

@@ -61,4 +61,5 @@ if __name__ == "__main__":
         outputs=lambda given: [given.output, Path(f"{given.metrics}.json")],
         run=run,
         section=lambda given: given.name,
+        model=lambda given: given.reference,
     )

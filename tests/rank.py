@@ -4,7 +4,7 @@
     python -m tests.rank RUN WORK methods
 
 Without the launcher it is the one process that the others are compared with. The strategy comes from
-the environment, as it does to a stage's processes.
+the environment, as it does to a stage's processes; so does the address of a sampling server.
 """
 
 import logging
@@ -51,14 +51,16 @@ def train(run: Path, work: Path, launch: Launch, kinds: Sequence[str]) -> None:
     logging.basicConfig(level="INFO")
     logprobs.CHUNK = 2**9  # about 30 tokens: micro-batches differ in the chunks that they need
     runtime = in_micro_batches(8).model_copy(update={"launch": launch})
+    sampling = {"sampling": "any" if launch.sampler else "reproducible"}
     for kind in kinds:
-        target, config = folders(run, work, kind), small_config(stage2=STAGE, lora=KINDS.get(kind))
+        target = folders(run, work, kind)
+        config = small_config(stage2=STAGE | sampling, lora=KINDS.get(kind))
         if kind in ROUNDED:
             target = replace(target, start=run / "untied", reference=run / "untied")
             config = small_config(stage2=STAGE | {"steps": 2}, lora=ROUNDED[kind], model=HALF)
         train_stage("stage2", config, runtime, target)
     if launch.strategy in ("single", "ddp"):
-        config = small_config(evaluation={"batch_size": 16})
+        config = small_config(evaluation={"batch_size": 16, **sampling})
         table = evaluate(work / "full", read_problems(run / "data", "test"), config, runtime)
         if rank() == 0:
             table.to_parquet(work / "table.parquet")
@@ -103,6 +105,7 @@ if __name__ == "__main__":
     strategy: Any = os.environ["STRATEGY"]
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])
     here = {"strategy": strategy, "processes": processes // machines, "machines": machines}
+    here["sampler"] = os.environ.get("SAMPLER")  # the address of a server to sample with
     asked = RUNTIME.launch.model_copy(update=here)  # not validated: addresses are the launcher's
     if sys.argv[3:] == ["methods"]:
         train_methods(Path(sys.argv[1]), Path(sys.argv[2]), asked)

@@ -25,6 +25,7 @@ STAGES = {"stage1": ((47, 47), (42, 98)), "stage2": ((42, 98), (74, 99))}
 OTHER_STAGE = ((47, 47), (60, 68))
 Z = 1.959963984540054
 STEPS = 80
+SAMPLED_BY = {"engine": "builtin", "reproducible": True}
 
 PARAMETERS: dict[str, Any] = {
     "profile": "default",
@@ -114,7 +115,7 @@ def make_rows(
 def write_evaluation(root: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """Writes the two files of one evaluation."""
     pd.DataFrame(rows).to_parquet(root / "generations" / f"{name}.parquet")
-    (root / "metrics" / f"{name}.json").write_text(json.dumps(count_metrics(rows)))
+    (root / "metrics" / f"{name}.json").write_text(json.dumps(count_metrics(rows) | SAMPLED_BY))
 
 
 def count_metrics(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -201,7 +202,11 @@ def write_training(
             row[f"kl_t{t}"] = (0.05 if t == 1 else 6 * accuracy(t, step)) * (0.8 + 0.4 * rng.random())
             row[f"entropy_t{t}"] = (0.3 if t == 1 else 0.25 * (1.2 - accuracy(t, step))) + rng.gauss(0, 0.01)
         curve.append(row)
-    summary = {"steps": STEPS, "selected_step": STEPS, "validation_delta": validation[-1]["delta"]}
+    summary = {
+        "steps": STEPS,
+        "selected_step": STEPS,
+        "validation_delta": validation[-1]["delta"],
+    } | SAMPLED_BY
     if stage == "stage1":
         summary["took_off"] = took_off
     metrics = root / "metrics"

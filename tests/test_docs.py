@@ -67,11 +67,11 @@ def test_files_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_exist(page: str) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     common = (ROOT / "tasks/runner/command_line.py").read_text()
     wrong = []
     for code in code_of(page):
-        wrong += [name for name in re.findall(r"\bmake ([a-z]+)", code) if name not in targets]
+        wrong += [name for name in re.findall(r"\bmake ([a-z-]+)", code) if name not in targets]
         stages = re.findall(r"\bdvc (?:repro|commit) ([a-z]\w+)", code)
         wrong += [name for name in stages if name not in read_pipeline()]
         for module in re.findall(r"python -m ([\w.]+)", code):

@@ -216,7 +216,7 @@ def test_the_algorithm_trains_by_the_pages_command_and_the_engine_evaluates(tree
     before, after = (load_model(tree / "models" / name, "float32", "cpu") for name in ("base", "rft"))
     assert any((a != b).any() for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
-    run(tree, *evaluation[1:], "--runtime", "plain.yaml")
+    run(tree, *evaluation[1:], "--runtime", "plain.yaml", "--set", "evaluation.sampling=any")
     found = pd.read_parquet(tree / "generations/rft.parquet")
     settings = small_config(conversation={"retry": str(tree / "prompts/addition/retry.txt")})
     expected = evaluate(tree / "models/rft", read_problems(tree / "data/prepared", "test"), settings)
@@ -239,8 +239,10 @@ from score_core.rollout.engines import make_engine
 from score_core.rollout.engines.engine import Request
 from score_core.rollout.trajectories import assemble
 
-evaluator = Evaluator(Path("models/base"), config(), load_runtime(Path("plain.yaml")))
-plain, builtin, conversation = evaluator.engine, make_engine("builtin"), evaluator.conversation
+runtime = load_runtime(Path("plain.yaml"))
+evaluator = Evaluator(Path("models/base"), config("evaluation.sampling=any"), runtime)
+plain, builtin = evaluator.engine, make_engine("builtin", runtime, "float32")
+conversation = evaluator.conversation
 builtin.load(plain.model)
 add_token_scoring(plain.model)
 plain.model.train()

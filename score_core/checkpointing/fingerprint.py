@@ -39,6 +39,7 @@ def fingerprint(
         dialogue: what is said around problems and attempts, as the chat template writes it.
     """
     parameters = config.model_dump(mode="json", include={*SECTIONS})
+    sampling = config.stage(stage).sampling
     content = {
         "parameters": {**parameters, stage: config.stage(stage).model_dump(mode="json")},
         "dialogue": dialogue,
@@ -50,7 +51,8 @@ def fingerprint(
         "threads": runtime.threads,
         "processes": launched(),
         "launch": runtime.launch.strategy,
-        "engine": runtime.engine,
+        # Where any may sample, a run goes on with another; a reproducible one's bits are its own.
+        "engine": "any" if sampling == "any" else runtime.engine_for(sampling),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

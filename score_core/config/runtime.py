@@ -3,12 +3,15 @@
 import shlex
 from importlib.util import find_spec
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from score_core.config.section import Count, Natural, Positive, Section
+from score_core.config.training import Sampling
 
 Processes = Annotated[int, Field(ge=1, le=1024)]  # or threads: more than a machine has end it
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free one, on one machine only
 
 
 class Launch(Section):
@@ -26,8 +29,11 @@ class Launch(Section):
     machines: Count
     machine_rank: Natural  # which of the machines this is; 0 writes the outputs
     main_address: str  # of the machine with rank 0, as all the others reach it
-    main_port: Annotated[int, Field(ge=0, le=65535)]  # 0: any free one, on one machine only
+    main_port: Port
     through: str | None  # a command that runs what follows it on every machine, e.g. srun's
+    # A vLLM server to sample with: `start` has each stage start one (section `vllm`) and stop it at its end;
+    # an address, http://HOST:PORT, is that of a standing one; null: none.
+    sampler: str | None
     offload: bool  # zero2: optimiser in CPU memory; zero3 and fsdp2: weights too
     gradient_checkpointing: bool  # recompute activations: a third more time for less memory
 
@@ -57,6 +63,16 @@ class Launch(Section):
             raise ValueError("expected a command such as srun, or null")
         return line
 
+    @field_validator("sampler")
+    @classmethod
+    def _sampler_is_an_address(cls, sampler: str | None) -> str | None:
+        if sampler in (None, "start"):
+            return sampler
+        found = urlsplit(str(sampler))
+        if found.scheme not in ("http", "https") or not found.hostname or found.path.strip("/"):
+            raise ValueError("expected start, null, or an address such as http://127.0.0.1:8000")
+        return str(sampler).rstrip("/")
+
     @property
     def world_size(self) -> int:
         """The number of processes on all machines together."""
@@ -74,6 +90,21 @@ class Checkpointing(Section):
     keep_days: Positive
 
 
+class Vllm(Section):
+    """The server that `launch.sampler: start` starts, and how weights reach this or a standing one."""
+
+    python: str  # of the environment that has vLLM; `make vllm` makes one
+    port: Port
+    gpus: str | None  # that it sees, as CUDA_VISIBLE_DEVICES has them, e.g. "6,7"; null: the stage's own
+    tensor_parallel: Count  # GPUs that share the model
+    memory: Annotated[float, Field(gt=0, lt=1)]  # share of its GPUs' memory; of the machine's without GPUs
+    arguments: str  # more of the server's own command line
+    # Where a step's weights are handed over; null: /dev/shm. A server on another machine needs a folder that
+    # both see under this path.
+    weights: str | None
+    timeout: Positive  # seconds for it to start, and for one request, its waiting included
+
+
 class Runtime(Section):
     """All of `runtime.yaml`."""
 
@@ -82,11 +113,34 @@ class Runtime(Section):
     # side; auto: what fits the GPU (score_core/models/memory.py), and fixed sizes on a CPU.
     micro_batch_tokens: Count | Literal["auto"]
     sampling_batch_size: Count | Literal["auto"]
-    engine: str  # what samples: a key of score_core.rollout.engines.ENGINES
+    # What samples: a key of score_core.rollout.engines.ENGINES; auto: builtin, or vllm where launch.sampler
+    # names a server and the parameters allow any sampling.
+    engine: str
     checkpoints: Checkpointing
     tracker: Literal["none", "tensorboard", "wandb"]  # local files are always written
     log_level: Literal["debug", "info", "warning"]
     launch: Launch
+    vllm: Vllm
+
+    def engine_for(self, sampling: Sampling) -> str:
+        """The name of the engine that samples where `sampling` is asked for."""
+        if self.engine != "auto":
+            return self.engine
+        return "vllm" if sampling == "any" and self.launch.sampler is not None else "builtin"
+
+    @model_validator(mode="after")
+    def _server_is_named(self) -> "Runtime":
+        if self.engine == "vllm" and self.launch.sampler is None:
+            raise ValueError(
+                "engine: vllm samples with a server and launch.sampler names none; set it to start, or to a "
+                "standing server's address"
+            )
+        if self.launch.sampler == "start" and self.launch.machines > 1 and self.vllm.port == 0:
+            raise ValueError(
+                "vllm.port: all machines have to know it; set one that is free on the first machine, or set "
+                "launch.sampler to a standing server's address"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tracker_is_installed(self) -> "Runtime":

@@ -14,7 +14,7 @@ from score_core.config.data import AdditionData, ArchiveData, Data, FileData, Hu
 from score_core.config.model import AdditionModel, FileModel, HubModel, LocalModel, Lora, Model
 from score_core.config.reward import Reward
 from score_core.config.section import Count, Natural, NonNegative, Section
-from score_core.config.training import Training
+from score_core.config.training import Sampling, Training
 from score_core.errors import UserError, nearest
 
 # More than any model's context; where one sets no limit of its own, memory would be asked for all of it.
@@ -70,6 +70,7 @@ class Evaluation(Section):
     temperature: NonNegative  # 0 is greedy
     top_p: Annotated[float, Field(gt=0, le=1)]  # with a temperature only
     samples: Count  # dialogues a problem, over which accuracies are averaged (Avg@k)
+    sampling: Sampling  # as in `training`
     batch_size: Count  # dialogues side by side
     # Columns of the data by whose values accuracies are also reported, e.g. [level, subject].
     by: tuple[Annotated[str, Field(min_length=1)], ...]

@@ -25,6 +25,10 @@ REFUSED = {
         "sampled one; remove the key (temperature is the one setting)",
     ),
     **dict.fromkeys(
+        ("min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
+        "what is scored must be what was sampled, and the trainer knows of no such change; remove the key",
+    ),
+    **dict.fromkeys(
         ("dropout", "lora_dropout"),
         "sampling has none, and the scored policy must be the sampled one; remove the key",
     ),

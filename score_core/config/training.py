@@ -21,6 +21,9 @@ Baseline = Literal[
 Decay = Annotated[float, Field(ge=0, lt=1)]  # of a moving average
 KLEstimator = Literal["exact", "k1_in_reward", "k2_in_loss", "k3_in_loss"]
 LengthAggregation = Literal["sequence_sum", "sequence_mean", "token_mean", "constant"]
+# reproducible: what samples (`engine` in runtime.yaml) has to give the same bits whenever it is asked the
+# same; any: it need not, so that a server may, which samples larger models and many more tokens a second.
+Sampling = Literal["reproducible", "any"]
 
 
 class Training(Section):
@@ -33,6 +36,7 @@ class Training(Section):
     prompts_per_step: Count
     samples_per_prompt: Count  # K
     temperature: Positive
+    sampling: Sampling
 
     learning_rate: Positive
     warmup_steps: Natural

@@ -19,7 +19,7 @@ from score_core.models.folders import load_model
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
 from score_core.rollout.conversation import Conversation, load_conversation
-from score_core.rollout.engines import Engine, make_engine
+from score_core.rollout.engines import Engine, engine_name, make_engine
 from score_core.rollout.roll_out import Rollout, roll_out
 from score_core.seeding import stream
 
@@ -38,7 +38,9 @@ class Evaluator:
     def __init__(self, folder: Path, config: Config, runtime: Runtime, base: Path | None = None) -> None:
         self.folder, self.config, self.base = folder, config, base
         # These two refuse unknown names, so they come before anything is loaded.
-        self.grader, self._engine = Grader(config.reward), make_engine(runtime.engine)
+        self.grader = Grader(config.reward)
+        self.engine_name = engine_name(runtime, config.evaluation.sampling, "evaluation")
+        self._engine = make_engine(self.engine_name, runtime, config.dtype, None)
         self.conversation = load_conversation(folder, config.conversation, config.evaluation.attempts, base)
         self.state = init_processes()
         check_strategy(self.state, runtime.launch)

@@ -18,11 +18,14 @@ CHANGES = ("delta", *TRANSITIONS)  # from attempt 1 to 2; with _t3 from 2 to 3, 
 # What a key or a column has to be: its name in messages, and whether a value, or a column's type, is that.
 Expected = tuple[str, Callable[[Any], bool]]
 WHOLE: Expected = "a whole number", lambda found: type(found) is int
+NAME: Expected = "a name", lambda found: type(found) is str
+TRUTH: Expected = "true or false", lambda found: type(found) is bool
 COLUMN: Expected = "a column", lambda found: found is not None
 NUMBERS: Expected = "a column of numbers", pd.api.types.is_numeric_dtype
 JUDGEMENTS: Expected = "a column of true and false", lambda found: found == np.bool_
 
-SUMMARY = dict.fromkeys(("steps", "selected_step"), WHOLE)
+SAMPLED_BY = {"engine": NAME, "reproducible": TRUTH}
+SUMMARY = dict.fromkeys(("steps", "selected_step"), WHOLE) | SAMPLED_BY
 # The other columns are what the algorithm has to tell: a supervised one may know of no reward and no KL.
 TABLES = {"curve": ("step",), "validation": ("step", "accuracy_t1", "accuracy_t2", *CHANGES)}
 PROBLEM = dict.fromkeys(("id", "problem", "answer"), COLUMN)
@@ -98,6 +101,18 @@ class Inputs:
         return len(self.models) > 1
 
     @property
+    def engines(self) -> dict[str, str]:
+        """What sampled in each stage of training, and answered for each model, by their labels."""
+        trained = {stage.label: stage.summary["engine"] for stage in self.training}
+        return trained | {f"evaluation of {model.label}": model.metrics["engine"] for model in self.models}
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether all of that would give the same bits again."""
+        made = [*(stage.summary for stage in self.training), *(model.metrics for model in self.models)]
+        return all(one["reproducible"] for one in made)
+
+    @property
     def attempts(self) -> int:
         return int(self.base.metrics["attempts"])
 
@@ -141,7 +156,7 @@ def read_inputs(evaluated: Sequence[Sequence[str]], trained: Sequence[Sequence[s
 def _read_evaluated(name: str, path: Path, table: Path) -> Evaluated:
     made_by = f"evaluate_{name}"
     metrics, generations = read_json(path, made_by), _read_table(table, made_by)
-    _check(path, metrics, {"attempts": WHOLE}, made_by)
+    _check(path, metrics, {"attempts": WHOLE} | SAMPLED_BY, made_by)
     attempts = range(1, max(2, attempts_in(generations)) + 1)
     of_attempts = {f"{column}_t{t}": wanted for t in attempts for column, wanted in ATTEMPT.items()}
     _check(table, dict(generations.dtypes), PROBLEM | of_attempts, made_by)

@@ -6,16 +6,11 @@ one that sampled, which would otherwise train on in silence: a layer that only o
 weights that did not reach a server, a wrong temperature.
 """
 
-from typing import Literal
-
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from score_core.errors import UserError
-
-# Nats a token, in the mean over a step.
-TOLERATED: dict[Literal["float32", "bfloat16"], float] = {"float32": 1e-4, "bfloat16": 0.02}
 
 
 def importance_weights(logp_P: Tensor, sampled_logp_P: Tensor, cap: float | None) -> Tensor:

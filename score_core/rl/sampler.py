@@ -40,7 +40,7 @@ class Stage:
         problems: what is trained on.
         validation: what is answered greedily now and then.
         engine: samples.
-        engine_name: as runtime.yaml has it.
+        engine_name: its key in `ENGINES`.
         tolerated_gap: nats a token that the engine's and the trainer's log-probabilities may differ by.
         sampling_batch_size: trajectories sampled side by side; changes no result.
     """
@@ -100,9 +100,9 @@ class StepSampler:
         samples = self.stage.settings.samples_per_prompt
         # Every process opens the model, also one that wants nothing: its weights may be split.
         with reference() as model:
+            self.stage.engine.load(model)
             if not chosen:
                 return {}
-            self.stage.engine.load(model)
             rollout = self._roll_out(
                 [positions[at] for at in chosen], [problems[at] for at in chosen], 1, "offline noise"
             )

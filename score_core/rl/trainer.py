@@ -12,6 +12,7 @@ samples is strictly on-policy and needs no clipping; normalisers are those of th
 micro-batch, so that micro-batches merely add up.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -48,6 +49,7 @@ from score_core.rl.sampler import Stage, StepSampler
 from score_core.rl.stopwatch import LEARNING, Stopwatch
 from score_core.rollout.roll_out import Rollout
 
+log = logging.getLogger(__name__)
 VALIDATION_KEYS = ("accuracy", "delta", "changed")
 
 
@@ -245,12 +247,18 @@ class PolicyTrainer(ResumableTrainer):
         super().log(logs, start_time)
 
     def extra_state(self) -> dict[str, Any]:
-        """The algorithm's, which checkpoints hold."""
-        return self.algorithm.state_dict()
+        """The algorithm's, and what sampled, which checkpoints hold."""
+        return {"algorithm": self.algorithm.state_dict(), "engine": self.stage.engine_name}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Hands it back to the algorithm."""
-        self.algorithm.load_state_dict(state)
+        """Hands it back to the algorithm; says so if something else samples from here on."""
+        self.algorithm.load_state_dict(state["algorithm"])
+        if state["engine"] != self.stage.engine_name:
+            log.warning(
+                "up to this checkpoint engine %s has sampled, and from here on %s does",
+                state["engine"],
+                self.stage.engine_name,
+            )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Greedy accuracy of all attempts, of two at least, on the validation problems."""
@@ -261,6 +269,7 @@ class PolicyTrainer(ResumableTrainer):
             temperature=0.0,
             top_p=1.0,
             samples=1,
+            sampling=self.settings.sampling,
             batch_size=min(stage.sampling_batch_size, share),
             by=(),
         )

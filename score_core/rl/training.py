@@ -31,14 +31,13 @@ from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.arguments import batch_sizes, micro_batches, training_arguments
-from score_core.rl.gap import TOLERATED
 from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
 from score_core.rl.sampler import Stage
 from score_core.rl.stopwatch import Stopwatch
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation, load_conversation
-from score_core.rollout.engines import make_engine
+from score_core.rollout.engines import TOLERATED, engine_name, make_engine, sampled_by
 from score_core.seeding import derive_seed
 
 log = logging.getLogger(__name__)
@@ -130,14 +129,12 @@ def train_phase(
     """Trains from the model in `folders.start`, or from the newest checkpoint; writes model and curves.
 
     Returns:
-        The summary: steps, the step whose weights were kept, last rewards, validation there, and the share
-        of weights that are others than at the start.
+        The summary: steps, the step whose weights were kept, last rewards, validation there, the share of
+        weights that are others than at the start, and what sampled.
     """
-    settings, grader, engine = (
-        algorithm.settings,
-        Grader(config.reward, training=True),
-        make_engine(runtime.engine),
-    )
+    settings, grader = algorithm.settings, Grader(config.reward, training=True)
+    samples_with = engine_name(runtime, settings.sampling, "training")
+    engine = make_engine(samples_with, runtime, config.dtype, settings.max_gap)
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     base, longest = base_of(folders.reference), conversation.longest(algorithm.longest)
@@ -149,6 +146,7 @@ def train_phase(
     validation = read_problems(folders.data, "validation")[: settings.validation_problems]
     conversation.check_prompts([*problems, *validation])
     model = load_policy(config, folders.start, base, arguments.device)
+    trajectories = settings.prompts_per_step * settings.samples_per_prompt
     stage = Stage(
         name=name,
         seed=config.seed,
@@ -158,14 +156,13 @@ def train_phase(
         problems=problems,
         validation=validation,
         engine=engine,
-        engine_name=runtime.engine,
+        engine_name=samples_with,
         tolerated_gap=settings.max_gap or TOLERATED[config.dtype],
-        sampling_batch_size=sizes.rows,
+        sampling_batch_size=trajectories if engine.schedules else sizes.rows,
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     recorder, stopwatch = Recorder(folders.work / "log.jsonl"), Stopwatch()
     start = load_reference(config, folders.start, arguments.device) if algorithm.samples_start else None
-    trajectories = settings.prompts_per_step * settings.samples_per_prompt
     progress = Progress(name, trajectories, stopwatch, folders.work / "timing.jsonl")
     trainer = PolicyTrainer(
         model,
@@ -191,7 +188,11 @@ def train_phase(
     if rank() == 0:
         recorder.publish(folders.metrics)
         changed = changed_share(folders.start, folders.output)
-        summary = {**summary_of(recorder, kept), "weights_changed": changed}
+        summary = {
+            **summary_of(recorder, kept),
+            "weights_changed": changed,
+            **sampled_by(samples_with),
+        }
         if changed < MOVING:
             log.warning(
                 "%s: only %.2g %% of the weights changed; the learning rate (%g) is below what their "

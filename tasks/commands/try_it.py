@@ -98,6 +98,7 @@ def run(given: argparse.Namespace) -> None:
     config, runtime = read_configuration(given)
     once = config.evaluation.model_copy(update={"samples": 1})
     config = config.model_copy(update={"evaluation": once})
+    runtime = runtime.model_copy(update={"engine": "builtin"})  # a few problems are not worth a server
     folders = (given.base, given.trained)
     for folder, stage in zip(folders, MODELS.values(), strict=True):
         check_model_made(folder, stage)

@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from score_core.config.parsing import load_config, load_runtime
@@ -46,6 +46,7 @@ def run_stage(
     outputs: Callable[[Given], Sequence[Path]],
     run: Callable[[Given, Config, Runtime], None],
     section: Callable[[Given], str | None] | None = None,
+    model: Callable[[Given], Path] | None = None,
 ) -> None:
     """Runs a stage as a command line, and exits.
 
@@ -56,6 +57,7 @@ def run_stage(
         run: does the work; its module's docstring is what --help says.
         section: of a stage that uses accelerators and can run as many processes: the section of the
             parameters that it trains by, or None if it only evaluates.
+        model: of such a stage: the folder of the model that it samples from, or of one like it.
     """
     parser = parser_of(f"tasks.{command}", sys.modules[run.__module__].__doc__)
     add_arguments(parser)
@@ -73,11 +75,16 @@ def run_stage(
         _set_up_logging(stage, runtime)
         for output in (*outputs(given), manifest) if is_first() else ():
             check_writable(output)
-        with _locks(stage, runtime, accelerated=section is not None):
-            if section is not None:
+        with _locks(stage, runtime, accelerated=section is not None), ExitStack() as running:
+            if section is not None and model is not None:
                 from tasks.runner.launch import launch
+                from tasks.runner.sampler import sampler
 
-                runtime = launch(f"tasks.{command}", sys.argv[1:], config, runtime, section(given))
+                def serve(runtime: Runtime, attempts: int) -> str:
+                    server = sampler(config, runtime, model(given), attempts, manifest.parent)
+                    return running.enter_context(server)
+
+                runtime = launch(f"tasks.{command}", sys.argv[1:], config, runtime, section(given), serve)
             run(given, config, runtime)
             write_manifest(manifest, given, runtime, started)
 

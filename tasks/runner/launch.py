@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,8 +28,11 @@ import torch
 
 from score_core.config.parsing import LAUNCH_PREFIX, Config
 from score_core.config.runtime import Launch, Runtime
+from score_core.config.schema import Evaluation
+from score_core.config.training import Training
 from score_core.distributed import mixed_precision
 from score_core.errors import UserError
+from score_core.rollout.engines import engine_name
 from tasks.runner.exits import ENDING
 from tasks.runner.processes import Child
 
@@ -38,7 +42,12 @@ PATIENCE = 30  # seconds for the other processes to end, once one of them has
 
 
 def launch(
-    module: str, arguments: list[str], config: Config, runtime: Runtime, section: str | None
+    module: str,
+    arguments: list[str],
+    config: Config,
+    runtime: Runtime,
+    section: str | None,
+    serve: Callable[[Runtime, int], str],
 ) -> Runtime:
     """Returns what to run with in this process; where others do the work, ends with their exit code.
 
@@ -47,10 +56,20 @@ def launch(
         arguments: all that follows it on the command line; the processes get the same.
         section: the section of params.yaml of a stage that trains; None for an evaluation, which has no
             use for split optimisers.
+        serve: called where a server samples, with the number of attempts; gives its address, having started
+            it if need be.
 
     Raises:
         UserError: a combination of settings that cannot work.
     """
+    sampling: Evaluation | Training = config.evaluation if section is None else config.stage(section)
+    engine = engine_name(runtime, sampling.sampling, section or "evaluation")
+    runtime = runtime.model_copy(update={"engine": engine})
+    if engine == "vllm" and config.quantize:
+        raise UserError(
+            "runtime.yaml: engine: vllm is handed whole weights, and params.yaml: model.quantize: nf4 packs "
+            "them; use quantize: null, or engine: builtin."
+        )
     if ENDING in os.environ:
         return runtime
     if runtime.launch.through is not None:
@@ -63,6 +82,8 @@ def launch(
         strategy = "ddp" if settings.world_size > 1 else "single"
         settings = settings.model_copy(update={"strategy": strategy})
     check_launch(config, settings, section)
+    if engine == "vllm":
+        settings = settings.model_copy(update={"sampler": serve(runtime, sampling.attempts)})
     if settings.strategy != "single":
         mixed = section is not None and mixed_precision(config, settings.strategy)
         sys.exit(_on_this_machine(command(module, arguments, settings, mixed), settings))
@@ -155,6 +176,8 @@ def command(module: str, arguments: list[str], launch: Launch, mixed: bool = Fal
 def _on_this_machine(line: list[str], launch: Launch) -> int:
     # What was resolved here holds for every process.
     resolved = {"STRATEGY": launch.strategy, "PROCESSES": str(launch.processes)}
+    if launch.sampler is not None:
+        resolved["SAMPLER"] = launch.sampler
     environment = {f"{LAUNCH_PREFIX}{key}": value for key, value in resolved.items()}
     with tempfile.TemporaryDirectory(prefix="score-") as folder:
         ending = Path(folder) / "code"

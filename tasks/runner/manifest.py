@@ -14,6 +14,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from score_core.config.runtime import Runtime
 from score_core.files import write_json
@@ -30,6 +31,8 @@ def write_manifest(file: Path, given: argparse.Namespace, runtime: Runtime, star
         given: the stage's command line, with `params` and `set`.
         started: seconds since the epoch.
     """
+    engines: Any = sys.modules.get("score_core.rollout.engines")  # of a stage that samples
+    sampled = engines.sampled_by(runtime.engine) if engines and runtime.engine in engines.ENGINES else {}
     seconds, peaks = time.time() - started, _memory_peaks()
     memory, gpu = (max(column) for column in zip(*peaks, strict=True))
     if not is_first():
@@ -41,6 +44,9 @@ def write_manifest(file: Path, given: argparse.Namespace, runtime: Runtime, star
         "peak_memory_bytes": memory,
         "peak_gpu_memory_bytes": gpu,
         "processes": len(peaks),
+        **sampled,
+        # To the bit that is on CPUs, and by one process.
+        **({"reproducible": sampled["reproducible"] and len(peaks) == 1 and not gpu} if sampled else {}),
         "runtime": runtime.model_dump(),
         "params_sha256": hashlib.sha256(given.params.read_bytes()).hexdigest(),
         "set": given.set,

@@ -60,7 +60,8 @@ class Child:
         Args:
             stop_signal: asks the group to save its state and end.
             grace: seconds from then until what is left is killed.
-            stdout: `subprocess.PIPE` for both streams as one, to be read by `read`; None inherits them.
+            stdout: `subprocess.PIPE` for both streams as one, to be read by `read`, or the number of an open
+                file for both; None inherits them.
         """
         self.stop_signal, self.grace, self.deadline = stop_signal, grace, math.inf
         self.process = subprocess.Popen(

@@ -20,15 +20,17 @@ from transformers import PreTrainedModel
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.cache import BoundedCache
 from score_core.rollout.engines.drawing import choose
-from score_core.rollout.engines.engine import Request, Sampled
+from score_core.rollout.engines.engine import Engine, Request, Sampled
 from score_core.rollout.trajectories import TokenLogp
 
 LEAVE = 0.75  # rows leave when at most this share of the batch goes on: moving them takes time too
 LOOK = 8  # tokens after which a GPU is asked how many rows have ended: the answer is waited for
 
 
-class BuiltinEngine:
+class BuiltinEngine(Engine):
     """Samples with the model itself, in this process; reproducible to the bit."""
+
+    reproducible = True
 
     def __init__(self) -> None:
         self._model: PreTrainedModel | None = None

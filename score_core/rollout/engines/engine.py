@@ -1,15 +1,21 @@
 """What an engine is: something that samples dialogues from a model's present weights."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from score_core.config.runtime import Runtime
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.trajectories import Segments, TokenLogp
+
+DType = Literal["float32", "bfloat16"]
+# Nats a token by which an engine's log-probabilities may differ from the trainer's, in the mean over a step.
+TOLERATED: dict[DType, float] = {"float32": 1e-4, "bfloat16": 0.02}
 
 
 @dataclass(frozen=True)
@@ -55,15 +61,49 @@ class Sampled:
     logp: list[TokenLogp]
 
 
-class Engine(Protocol):
-    """Samples dialogues; adding one is a file here and a line in `ENGINES`."""
+@dataclass(frozen=True)
+class Setting:
+    """What an engine may need to know of the run that it samples for.
+
+    Attributes:
+        runtime: how the stage runs.
+        dtype: what the model computes in.
+        tolerated: nats a token by which its log-probabilities may differ from the trainer's, in the mean.
+    """
+
+    runtime: Runtime
+    dtype: DType
+    tolerated: float
+
+
+class Engine(ABC):
+    """Samples dialogues; adding one is a file here and a line in `ENGINES`.
+
+    Attributes:
+        reproducible: whether equal weights and requests give equal bits, on one machine and one process.
+        schedules: whether it takes any number of dialogues at once, and decides itself which go together.
+    """
+
+    reproducible: ClassVar[bool] = False
+    schedules: ClassVar[bool] = False
+
+    @classmethod
+    def make(cls, setting: Setting) -> Self:
+        """The engine for a run; most need to know nothing of it."""
+        return cls()
 
     @property
+    @abstractmethod
     def device(self) -> torch.device:
         """Where trajectories are to be put together."""
 
+    @abstractmethod
     def load(self, model: PreTrainedModel) -> None:
-        """Takes the weights to sample from; all of them are there until the next call."""
+        """Takes the weights to sample from; all of them are there until the next call.
 
+        Every process of the run calls it, also one that then samples nothing.
+        """
+
+    @abstractmethod
     def sample(self, conversation: Conversation, request: Request) -> Sampled:
         """Samples what is asked for."""

@@ -46,6 +46,11 @@ def test_front_matter_is_yaml_with_the_final_metrics(root):
     assert "base_model" not in matter
 
 
+def test_what_sampled_is_named(root):
+    _, body = card_of(root)
+    assert "Sampling engine: builtin. Reproducible to the bit: yes," in body
+
+
 def test_hub_names_and_adapters_are_declared(root):
     matter, body = card_of(root, model=HUB_MODEL, data=HUB_DATA, lora=LORA)
     assert matter["base_model"] == "Qwen/Qwen3-0.6B"

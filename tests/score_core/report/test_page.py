@@ -241,6 +241,18 @@ def test_all_parameters_and_libraries_are_named(page):
     assert ["Versions", "Python 3.11, torch 2"] in page.tables["versions"]
 
 
+def test_what_sampled_is_named_and_whether_it_would_give_the_same_bits(tmp_path, page):
+    versions = dict(page.tables["versions"])
+    assert versions["Sampling engine"] == "builtin"
+    assert versions["Reproducible to the bit"].startswith("yes, by one process")
+    write_run(tmp_path, problems=60)
+    path = tmp_path / "metrics" / "train_stage2.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"engine": "vllm", "reproducible": False}))
+    versions = dict(Page(render(tmp_path)).tables["versions"])
+    assert versions["Sampling engine"].startswith("Stage I: builtin, Stage II: vllm, evaluation of Base: ")
+    assert versions["Reproducible to the bit"].startswith("no")
+
+
 def test_three_attempts(tmp_path):
     write_run(tmp_path, problems=60, attempts=3)
     page = Page(render(tmp_path))

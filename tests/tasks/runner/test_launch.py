@@ -71,7 +71,31 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
 def test_a_command_that_is_not_here_starts_nothing() -> None:
     through = runtime(launch={"through": "nonesuch --nodes 2"})
     with pytest.raises(UserError, match=r"runtime\.yaml: launch\.through: no command nonesuch here"):
-        launch("tasks.evaluate", [], config(), through, None)
+        launch("tasks.evaluate", [], config(), through, None, serve=lambda *_: "")
+
+
+def no_server(*_: object) -> str:
+    raise AssertionError("a server is started")
+
+
+def test_an_engine_that_cannot_work_is_refused_before_a_server_is_started() -> None:
+    named = runtime(engine="vllm", launch={"sampler": "start"})
+    with pytest.raises(UserError, match=r"params\.yaml: stage1\.sampling: reproducible expects"):
+        launch("tasks.train", [], config(), named, "stage1", no_server)
+    with pytest.raises(UserError, match=r"params\.yaml: evaluation\.sampling: reproducible expects"):
+        launch("tasks.evaluate", [], config(training={"sampling": "any"}), named, None, no_server)
+    packed = config(model=PACKED, lora=LORA, training={"sampling": "any"})
+    with pytest.raises(UserError, match=r"engine: vllm is handed whole weights, .* nf4"):
+        launch("tasks.train", [], packed, named, "stage1", no_server)
+    uneven = named.model_copy(update={"launch": named.launch.model_copy(update={"processes": 3})})
+    with pytest.raises(UserError, match="not divisible by the 3 processes"):
+        launch("tasks.train", [], config(training={"sampling": "any"}), uneven, "stage1", no_server)
+
+
+def test_a_reproducible_stage_starts_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which it sets
+    found = launch("tasks.train", [], config(), runtime(launch={"sampler": "start"}), "stage1", no_server)
+    assert found.engine == "builtin"
 
 
 LORA = {"rank": 4, "alpha": 8, "targets": "all-linear"}

@@ -1,0 +1,57 @@
+"""Keeps a vLLM server running for stages on this or other machines: `python -m tasks.commands.sampler`.
+
+    python -m tasks.commands.sampler [--model models/base] [--host 127.0.0.1] [--port 8000]
+
+Stages use it with `launch.sampler: http://HOST:PORT` in runtime.yaml, one at a time, for models of the same
+shape as this one's: they hand their weights over. Whoever reaches the address can do that, too, so it must be
+one of this machine or of a private network. `make vllm` sets up what it needs; Ctrl-C ends it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tasks.runner.command_line import add_configuration, read_configuration
+from tasks.runner.exits import exit_code, parser_of
+from tasks.runner.pipeline import check_model_made, outputs_of
+from tasks.runner.processes import end_with_parent
+
+
+def run(given: argparse.Namespace) -> int:
+    """Serves until the server ends; returns its exit code."""
+    config, runtime = read_configuration(given)
+    check_model_made(given.model, "prepare_base_model")
+    from score_core.models.folders import base_of
+    from score_core.rollout.conversation import load_conversation
+    from score_core.rollout.engines.handover_check import LENGTH
+    from tasks.runner.sampler import serving
+
+    end_with_parent()
+    attempts = max([config.evaluation.attempts, *(stage.attempts for stage in config.stages.values())])
+    base = base_of(given.model)
+    longest = max(LENGTH, load_conversation(base, config.conversation, attempts).longest(attempts))
+    with serving(base, config.dtype, longest, runtime, given.host, given.port, None) as child:
+        print(f"launch.sampler: http://{given.host}:{given.port}", flush=True)
+        return child.process.wait()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = parser_of("tasks.commands.sampler", __doc__)
+    base = outputs_of("prepare_base_model")[0]
+    parser.add_argument("--model", type=Path, default=base, help=f"a model of the shape to serve ({base})")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="the port to listen on (8000)")
+    add_configuration(parser)
+    given = parser.parse_args(arguments)
+    code = 0
+
+    def serve() -> None:
+        nonlocal code
+        code = run(given)
+
+    return exit_code("sampler", serve) or code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

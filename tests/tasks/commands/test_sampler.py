@@ -1,0 +1,45 @@
+"""The command that keeps a server running."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import yaml
+
+from tests.configs import ROOT
+from tests.small_run import lay_out, write_parameters
+from tests.tasks.runner.test_sampler import stand_in
+
+
+def test_a_standing_server_serves_until_it_is_interrupted(small_run: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    lay_out(tmp_path, small_run)
+    write_parameters(tmp_path)
+    settings = yaml.safe_load((ROOT / "runtime.yaml").read_text())
+    settings["vllm"] |= {"python": stand_in(tmp_path), "timeout": 120}
+    (tmp_path / "runtime.yaml").write_text(yaml.safe_dump(settings))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tasks.commands.sampler", "--port", str(port)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        said = [process.stdout.readline(), process.stdout.readline()]
+        assert f"launch.sampler: http://127.0.0.1:{port}\n" in said
+        assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).is_success
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130, errors
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False)
+    except httpx.ConnectError:
+        return
+    raise AssertionError("the server goes on")
