@@ -4,7 +4,6 @@ On CPUs its attention takes heads of 32 numbers and more, so the embedded model 
 """
 
 import asyncio
-import json
 import random
 import threading
 import time
@@ -216,21 +215,3 @@ def kill_in_sampling(log: Path) -> None:
     for process in psutil.Process().children(recursive=True):
         if "vllm" in " ".join(process.cmdline()).lower():
             process.kill()
-
-
-def test_both_stages_take_off_as_with_the_built_in_engine(run: Path, served: Runtime, tmp_path: Path) -> None:
-    sizes = {"steps": 30, "prompts_per_step": 16, "samples_per_prompt": 8, "learning_rate": 1e-3}
-    sizes |= {"validate_every": 15, "validation_problems": 64}
-    config = settings(training=sizes)
-    deltas = {}
-    for name, here in (("vllm", served), ("builtin", runtime(threads=1))):
-        first = folders(run, tmp_path / name, "stage1")
-        train_stage("stage1", config, here, first)
-        second = folders(run, tmp_path / name, "stage2", start=first.output)
-        train_stage("stage2", config, here, second)
-        found = [json.loads(stage.metrics.with_suffix(".json").read_text()) for stage in (first, second)]
-        assert [summary["engine"] for summary in found] == [name, name]
-        deltas[name] = [summary["validation_delta"] for summary in found]
-        curve = pd.read_csv(f"{second.metrics}_curve.csv")
-        print(f"{name}: delta {deltas[name]}, gap {curve['gap_mean'].max():.1e} nats at most")
-    assert all(delta > 0.05 for found in deltas.values() for delta in found), deltas
