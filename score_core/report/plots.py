@@ -120,7 +120,7 @@ def votes(axes: Axes, inputs: Inputs) -> None:
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("answers a problem")
     axes.set_ylabel("accuracy of the majority, %")
-    _legend(axes)
+    _legend(axes, most=3)
 
 
 def training_curve(axes: Axes, inputs: Inputs, quantity: str, label: str) -> None:
@@ -255,9 +255,10 @@ def _step_axis(axes: Axes, inputs: Inputs) -> None:
     axes.set_xlabel("training step")
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, most: int = 4) -> None:
+    """Above the axes, in one row of up to `most` entries, or in several."""
     handles, labels = axes.get_legend_handles_labels()
     entries = dict(zip(labels, handles, strict=True))  # the stages' lines have one entry together
-    columns = len(entries) if len(entries) <= 4 else min(len(entries) // 2, 5)
+    columns = len(entries) if len(entries) <= most else min(len(entries) // 2, 5)
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2}
     axes.legend(entries.values(), entries.keys(), ncols=columns, **place)
