@@ -79,7 +79,7 @@ merge: $(READY) ## A trained adapter and its base as one model, in merged/
 
 .PHONY: test
 test: lint ## Every check: lint and all tests, a quarter of an hour; workers=N runs more files at once
-	@python -m pytest -n $(or $(workers),2) --dist loadfile --no-loadscope-reorder
+	@python -m pytest -n $(or $(workers),2) --dist loadfile --no-loadscope-reorder --durations 20 --durations-min 20
 
 .PHONY: vllm
 vllm: ## The sampling server's own environment, .venv-vllm; build=cpu or build=gpu, else what the machine has

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from benchmarks.arms import METHODS, arms, hangs_on
-from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table
+from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table, student
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import parse_config
 from score_core.errors import UserError
@@ -94,12 +94,17 @@ def test_differences_are_paired_by_seed() -> None:
     assert difference(table(), "star", "accuracy_t2") == "-10.0"
 
 
+@pytest.mark.parametrize(("freedom", "expected"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (30, 2.0423)])
+def test_students_quantiles_are_those_of_the_tables(freedom: int, expected: float) -> None:
+    assert student(freedom) == pytest.approx(expected, abs=5e-5)
+
+
 @pytest.mark.slow
 def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
     """Everything runs once; then nothing; then what a changed value is in, and the page."""
     checkout = Checkout(tmp_path)
     here = checkout.root / METHODS.parent
-    rows = methods() | {"seeds": [1, 2], "from_base": ["stage1", "pair_sft"], "from_stage1": ["stage2"]}
+    rows = methods() | {"seeds": [1, 2], "from_base": ["stage1"], "from_stage1": ["stage2"]}
     (here / "methods.yaml").write_text(yaml.safe_dump(rows))
     params = checkout.root / "params.yaml"
     params.write_text(compose(["smoke=yes"], checkout.root / "conf"))
@@ -111,14 +116,14 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return set(re.findall(r"^Running stage '(\S+)'", done.stdout, re.MULTILINE)) - {"code"}
 
-    names = ("train@{}-stage1", "train@{}-pair_sft", "train_on@{}-stage2", "evaluate@{}-stage1")
-    names += ("evaluate@{}-pair_sft", "evaluate_on@{}-stage2", "evaluate_base@{}", "evaluate_fix@{}")
+    names = ("train@{}-stage1", "train_on@{}-stage2", "evaluate@{}-stage1", "evaluate_on@{}-stage2")
+    names += ("evaluate_base@{}", "evaluate_fix@{}")
     cells = {name.format(seed) for name in (*names, "data@{}", "base@{}") for seed in (1, 2)}
     assert repro() == {*cells, "settings", "page"}
     found = read_table(here, rows)
-    assert len(found) == 2 * 5 and found[FIGURES].notna().all().all()
+    assert len(found) == 2 * 4 and found[FIGURES].notna().all().all()
     spent = found.set_index(["method", "seed"])["trajectories"]
-    assert spent[("stage2", 1)] == 2 * 2 * 4 * 2 == spent[("pair_sft", 2)] and spent[("base", 1)] == 0
+    assert spent[("stage2", 1)] == 2 * 2 * 4 * 2 and spent[("base", 1)] == 0
     assert json.loads((here / "curves/2-stage2.json").read_text())["steps"] == 2
     assert "failed" not in (here / "page.md").read_text()
 
