@@ -5,6 +5,7 @@ way leaves nothing that a later stage could take for a result; what it leaves th
 """
 
 import errno
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -144,3 +145,22 @@ def parse_yaml(text: str) -> Any:
     except MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{where}{error.problem}") from error
+
+
+def tree_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, by its path there; what Python compiles is left out."""
+    return {
+        str(path.relative_to(folder)): digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with refusing(f"{file}: cannot be read", "put it there again"), file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

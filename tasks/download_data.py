@@ -10,10 +10,9 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from score_core.checkpointing.fingerprint import tree_digests
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
-from score_core.files import replacing, write_json
+from score_core.files import replacing, tree_digests, write_json
 
 LEFT_OUT = ("quarantined", "duplicates", "conflicting", "dropped_answers")
 

@@ -16,11 +16,11 @@ import yaml
 from hypothesis import strategies as st
 
 from score_core.algorithms import SETTINGS
-from score_core.checkpointing.fingerprint import tree_digests
 from score_core.config.parsing import load_config, load_runtime
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.config.section import Section
+from score_core.files import tree_digests
 from score_core.problems import Problem
 from tasks.commands import try_it
 from tasks.commands.merge import merge

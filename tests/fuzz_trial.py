@@ -15,7 +15,7 @@ import huggingface_hub
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from score_core.checkpointing.fingerprint import tree_digests
+from score_core.files import tree_digests
 from tasks.runner.exits import exit_code
 
 PATIENCE = 120  # seconds for what takes one

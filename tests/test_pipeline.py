@@ -328,6 +328,7 @@ def test_each_stage_declares_the_parameters_that_it_reads(checkout):
             read -= {"smoke"}  # how its weights are held: another base model, which is an input
         if stage == "download_data":
             read -= {"model"}  # which kernels torch is to take, and here it takes none
+            read = read - {"evaluation"} | {"evaluation.by"}  # of which it keeps those columns
         if "stages" in read:
             read = read - {"stages"} | {"training", stage.removeprefix("train_")}
         if stage in ("check", "report"):

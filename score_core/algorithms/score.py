@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from score_core.algorithms.policy_gradient import PolicyGradient
-from score_core.algorithms.recombination import recombined
 from score_core.config.section import NonNegative, Positive, Probability, Section
 from score_core.config.training import Training
 from score_core.rl.algorithm import Credit, Judged
@@ -171,4 +170,6 @@ class StageTwo(PolicyGradient):
         credit, settings = super().credit(judged), self.settings
         if settings.recombine is None:
             return credit
+        from score_core.algorithms.recombination import recombined  # loads torch: see objective.py
+
         return recombined(credit, judged, self.objective, settings.samples_per_prompt, settings.recombine)

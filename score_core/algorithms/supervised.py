@@ -7,12 +7,15 @@ they are needed and used once, which is one epoch over a set that was sampled be
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from score_core.config.section import Count
 from score_core.config.training import Training
 from score_core.rl.algorithm import Algorithm, Credit, Judged
 from score_core.rl.objective import token_weights
+
+if TYPE_CHECKING:  # see objective.py
+    from torch import Tensor
 
 
 class SupervisedSettings(Training):

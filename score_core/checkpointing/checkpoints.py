@@ -16,10 +16,9 @@ from pathlib import Path
 
 from transformers import TrainerState
 
-from score_core.checkpointing.fingerprint import tree_digests
 from score_core.config.runtime import Checkpointing
 from score_core.errors import UserError, one_line
-from score_core.files import remove
+from score_core.files import remove, tree_digests
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.distributed import launched
-from score_core.errors import refusing
+from score_core.files import digest, tree_digests
 
 # What computes, and what a checkpoint's files are written by.
 LIBRARIES = ("accelerate", "deepspeed", "numpy", "peft", "tokenizers", "torch", "transformers")
@@ -55,22 +55,3 @@ def fingerprint(
         "engine": "any" if sampling == "any" else runtime.engine_for(sampling),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def tree_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below `folder`, by its path there; what Python compiles is left out."""
-    return {
-        str(path.relative_to(folder)): digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".pyc"
-    }
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    with refusing(f"{file}: cannot be read", "put it there again"), file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

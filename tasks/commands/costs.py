@@ -162,6 +162,7 @@ def _launch(strategy: str, gpus: int) -> Launch:
             "main_address": "127.0.0.1",
             "main_port": 0,
             "through": None,
+            "sampler": None,
             "offload": False,
             "gradient_checkpointing": False,
         }

@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from score_core.checkpointing.fingerprint import digest, tree_digests
 from score_core.errors import UserError
-from score_core.files import write_json
+from score_core.files import digest, tree_digests, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("score_core", "tasks")

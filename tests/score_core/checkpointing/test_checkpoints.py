@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from score_core.checkpointing.checkpoints import Checkpoints, prune_runs
-from score_core.checkpointing.fingerprint import fingerprint, tree_digests
+from score_core.checkpointing.fingerprint import fingerprint
 from score_core.config.runtime import Checkpointing
 from score_core.errors import UserError
-from score_core.files import remove
+from score_core.files import remove, tree_digests
 from tests.configs import runtime
 from tests.small_run import RUNTIME, small_config
 

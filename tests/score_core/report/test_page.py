@@ -11,7 +11,7 @@ from score_core.evaluation.metrics import summarise
 from score_core.report.inputs import read_inputs
 from score_core.report.page import render_page
 from score_core.report.samples import choose_samples
-from tests.run_files import MODELS, config, files, make_rows, write_evaluation, write_run
+from tests.run_files import MODELS, SAMPLED_BY, config, files, make_rows, write_evaluation, write_run
 from tests.score_core.report.reading_html import Page, numbers
 
 VERSIONS = [("Python", "3.11"), ("torch", "2")]
@@ -274,7 +274,7 @@ def test_several_samples_and_labels_are_told(tmp_path):
         rows["correct_t1"] ^= rows["sample"] == 2
         rows["by_level"] = [str(number % 3) for number in range(60)] * 2
         rows.to_parquet(table)
-        found[name] = summarise(rows) | {"budgets": budgets(rows)}
+        found[name] = summarise(rows) | {"budgets": budgets(rows)} | SAMPLED_BY
         (tmp_path / "metrics" / f"{name}.json").write_text(json.dumps(found[name]))
     page = Page(render(tmp_path, evaluation={"temperature": 0.7, "samples": 2}))
     assert "sampling at temperature 0.7, mean of 2 samples a problem" in page.text
