@@ -25,17 +25,6 @@ from score_core.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def mixed_precision(config: Config, strategy: str) -> bool:
-    """Whether training computes in bf16 with weights in float32.
-
-    A bf16 weight has 8 bits: a step of 1e-5 of its size is rounded away. So whole models that compute in
-    bf16 are trained in float32. Adapters are float32 in any case, and what is under them is frozen; there
-    only the strategies that split weights want to be told.
-    """
-    split = strategy in ("zero2", "zero3", "fsdp2")
-    return config.dtype == "bfloat16" and (config.lora is None or split)
-
-
 def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
     """What `TrainingArguments` must be told so that the launched strategy takes effect.
 
@@ -43,7 +32,7 @@ def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
     other strategy into ddp; those need the name of the backend instead.
     """
     settings: dict[str, Any] = {
-        "bf16": mixed_precision(config, launch.strategy),
+        "bf16": config.mixed_precision(launch.strategy),
         "activation_checkpointing": launch.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "ddp_find_unused_parameters": False,

@@ -1,5 +1,6 @@
 """What many tests build on: small models, tokenizers and conversations, all made here and now."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
@@ -24,6 +26,7 @@ from transformers import (
 
 from score_core.config import schema
 from score_core.embedded.addition_model import make_tokenizer
+from score_core.files import replacing
 from score_core.rollout.conversation import Conversation
 from tests.small_run import prepare
 
@@ -61,10 +64,14 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data and a trained base model of two-digit sums, made once (about 15 s); read only."""
-    root = tmp_path_factory.mktemp("run")
+    """Data and a trained base model of two-digit sums, made once (about 15 s) for all workers; read only."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "run"
     torch.set_num_threads(1)
-    prepare(root)
+    with FileLock(f"{root}.lock"):
+        if not root.exists():
+            with replacing(root) as made:
+                prepare(made)
     return root
 
 

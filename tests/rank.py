@@ -1,24 +1,27 @@
 """One of the processes that train in tests; `accelerate launch` starts it as a module.
 
     python -m tests.rank RUN WORK KIND...     (two-digit sums in RUN, see tests/small_run.py)
-    python -m tests.rank RUN WORK methods
+    python -m tests.rank RUN WORK methods | poisoned
 
-Without the launcher it is the one process that the others are compared with. The strategy comes from
-the environment, as it does to a stage's processes; so does the address of a sampling server.
+A start costs several seconds, so one makes many runs. The strategy comes from the environment, as it does to
+a stage's processes; so does the address of a sampling server.
 """
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from score_core.config.runtime import Launch
+from score_core.config.runtime import Launch, Runtime
 from score_core.distributed import rank, world
+from score_core.errors import Stopped
 from score_core.problems import read_problems
 from score_core.rl import logprobs
 from score_core.rl.trainer import PolicyTrainer
@@ -28,6 +31,10 @@ from tests.small_run import HALF, RUNTIME, evaluate, folders, in_micro_batches, 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
 # A few steps in bf16: of a model whose output layer has weights of its own, and of an adapter.
 ROUNDED: dict[str, dict[str, Any] | None] = {"bf16": None, "lora-bf16": KINDS["lora"]}
+# A few steps sampled by a server.
+SERVED: dict[str, dict[str, Any] | None] = {"served": None, "lora-served": KINDS["lora"]}
+# Those of `KINDS` in another folder, where the last process is told to stop in the third step.
+STOPPED = "stopped"
 # Every other method, for two steps: its section of params.yaml, and what it has there.
 METHODS: dict[str, dict[str, Any]] = {
     "single_turn": {"baseline": "group_standardised"},
@@ -47,23 +54,39 @@ STAGE = {
 
 
 def train(run: Path, work: Path, launch: Launch, kinds: Sequence[str]) -> None:
-    """Trains each kind, in several micro-batches and chunks, and evaluates."""
+    """Trains each kind, in several micro-batches and chunks, and evaluates if the first is among them."""
     logging.basicConfig(level="INFO")
     logprobs.CHUNK = 2**9  # about 30 tokens: micro-batches differ in the chunks that they need
     runtime = in_micro_batches(8).model_copy(update={"launch": launch})
-    sampling = {"sampling": "any" if launch.sampler else "reproducible"}
     for kind in kinds:
+        if kind == STOPPED:
+            stop(run, work / STOPPED, runtime)
+            continue
         target = folders(run, work, kind)
-        config = small_config(stage2=STAGE | sampling, lora=KINDS.get(kind))
+        config = small_config(stage2=STAGE, lora=KINDS.get(kind))
         if kind in ROUNDED:
             target = replace(target, start=run / "untied", reference=run / "untied")
             config = small_config(stage2=STAGE | {"steps": 2}, lora=ROUNDED[kind], model=HALF)
+        if kind in SERVED:
+            config = small_config(stage2=STAGE | {"steps": 2, "sampling": "any"}, lora=SERVED[kind])
         train_stage("stage2", config, runtime, target)
-    if launch.strategy in ("single", "ddp"):
-        config = small_config(evaluation={"batch_size": 16, **sampling})
+    if "full" in kinds and launch.strategy in ("single", "ddp"):
+        config = small_config(evaluation={"batch_size": 16})
         table = evaluate(work / "full", read_problems(run / "data", "test"), config, runtime)
         if rank() == 0:
             table.to_parquet(work / "table.parquet")
+
+
+def stop(run: Path, work: Path, runtime: Runtime) -> None:
+    """Trains each of `KINDS` until the third step, in which the last process gets a SIGTERM."""
+    with spoiled_step(lambda loss: os.kill(os.getpid(), signal.SIGTERM), step=3):
+        for kind, lora in KINDS.items():
+            try:
+                train_stage(
+                    "stage2", small_config(stage2=STAGE, lora=lora), runtime, folders(run, work, kind)
+                )
+            except Stopped as stopped:
+                logging.info("%s: %s", kind, stopped)
 
 
 def train_methods(run: Path, work: Path, launch: Launch) -> None:
@@ -86,29 +109,37 @@ def pretend() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def poison() -> None:
-    """Gives the last process a loss that is not a number in the second step."""
-    compute_loss = PolicyTrainer.compute_loss
+@contextmanager
+def spoiled_step(spoil: Callable[[torch.Tensor], torch.Tensor | None], step: int) -> Iterator[None]:
+    """Has the last process spoil a loss, or something else, once in a step of each run."""
+    compute_loss, done = PolicyTrainer.compute_loss, set()
 
-    def poisoned(trainer: PolicyTrainer, *given: Any, **named: Any) -> torch.Tensor:
-        here = trainer.state.global_step == 1 and rank() == world() - 1
-        return compute_loss(trainer, *given, **named) * (float("nan") if here else 1.0)
+    def spoiled(trainer: PolicyTrainer, *given: Any, **named: Any) -> torch.Tensor:
+        loss = compute_loss(trainer, *given, **named)
+        here = trainer.state.global_step == step - 1 and rank() == world() - 1 and trainer not in done
+        done.update([trainer] * here)
+        other = spoil(loss) if here else None
+        return loss if other is None else other
 
-    PolicyTrainer.compute_loss = poisoned  # type: ignore
+    PolicyTrainer.compute_loss = spoiled  # type: ignore
+    yield
+    PolicyTrainer.compute_loss = compute_loss  # type: ignore
 
 
 if __name__ == "__main__":
     pretend()
-    if "POISON" in os.environ:
-        poison()
     processes = int(os.environ["WORLD_SIZE"])
     strategy: Any = os.environ["STRATEGY"]
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])
     here = {"strategy": strategy, "processes": processes // machines, "machines": machines}
     here["sampler"] = os.environ.get("SAMPLER")  # the address of a server to sample with
     asked = RUNTIME.launch.model_copy(update=here)  # not validated: addresses are the launcher's
-    if sys.argv[3:] == ["methods"]:
-        train_methods(Path(sys.argv[1]), Path(sys.argv[2]), asked)
+    folder, made, kinds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    if kinds == ["methods"]:
+        train_methods(folder, made, asked)
+    elif kinds == ["poisoned"]:
+        with spoiled_step(lambda loss: loss * float("nan"), step=2):
+            train(folder, made, asked, ["full"])
     else:
-        train(Path(sys.argv[1]), Path(sys.argv[2]), asked, sys.argv[3:])
+        train(folder, made, asked, kinds)
     leave()  # as a stage's processes end

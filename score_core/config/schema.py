@@ -145,6 +145,16 @@ class Config(Section):
         """How weights are packed, if they are."""
         return self.used_model.quantize if isinstance(self.used_model, FileModel) else None
 
+    def mixed_precision(self, strategy: str) -> bool:
+        """Whether training computes in bf16 with weights in float32.
+
+        A bf16 weight has 8 bits: a step of 1e-5 of its size is rounded away. So whole models that compute in
+        bf16 are trained in float32. Adapters are float32 in any case, and what is under them is frozen; there
+        only the strategies that split weights want to be told.
+        """
+        split = strategy in ("zero2", "zero3", "fsdp2")
+        return self.dtype == "bfloat16" and (self.lora is None or split)
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
         if isinstance(self.model, AdditionModel) and not isinstance(self.data, AdditionData):

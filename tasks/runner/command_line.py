@@ -78,9 +78,10 @@ def run_stage(
         with _locks(stage, runtime, accelerated=section is not None), ExitStack() as running:
             if section is not None and model is not None:
                 from tasks.runner.launch import launch
-                from tasks.runner.sampler import sampler
 
                 def serve(runtime: Runtime, attempts: int) -> str:
+                    from tasks.runner.sampler import sampler
+
                     server = sampler(config, runtime, model(given), attempts, manifest.parent)
                     return running.enter_context(server)
 

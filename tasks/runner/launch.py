@@ -30,7 +30,6 @@ from score_core.config.parsing import LAUNCH_PREFIX, Config
 from score_core.config.runtime import Launch, Runtime
 from score_core.config.schema import Evaluation
 from score_core.config.training import Training
-from score_core.distributed import mixed_precision
 from score_core.errors import UserError
 from score_core.rollout.engines import engine_name
 from tasks.runner.exits import ENDING
@@ -85,7 +84,7 @@ def launch(
     if engine == "vllm":
         settings = settings.model_copy(update={"sampler": serve(runtime, sampling.attempts)})
     if settings.strategy != "single":
-        mixed = section is not None and mixed_precision(config, settings.strategy)
+        mixed = section is not None and config.mixed_precision(settings.strategy)
         sys.exit(_on_this_machine(command(module, arguments, settings, mixed), settings))
     # The Trainer would take every GPU that it sees.
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
@@ -153,7 +152,7 @@ def check_launch(config: Config, launch: Launch, section: str | None) -> None:
 
 
 def command(module: str, arguments: list[str], launch: Launch, mixed: bool = False) -> list[str]:
-    """The long command line that the user never types; `mixed`: see `distributed.mixed_precision`."""
+    """The long command line that the user never types; `mixed`: see `Config.mixed_precision`."""
     line = [
         sys.executable, "-m", "accelerate.commands.launch",
         "--config_file", str(CONFIGURATIONS / f"{launch.strategy}.yaml"),

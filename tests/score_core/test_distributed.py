@@ -1,24 +1,24 @@
 """One process against two, under every strategy: the same losses, parameters and answers."""
 
+import json
 import os
 import re
 import subprocess
-import threading
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from score_core.models.handover import write_config
 from score_core.rl import logprobs
 from tasks.runner.launch import command
 from tasks.runner.processes import end_with_parent
 from tests.configs import runtime
-from tests.rank import KINDS, METHODS, ROUNDED, train, train_methods
+from tests.rank import KINDS, METHODS, ROUNDED, SERVED, STOPPED, train, train_methods
+from tests.stand_in import StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = {
@@ -30,23 +30,35 @@ STRATEGIES = {
 
 
 @pytest.fixture(scope="module")
-def alone(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def server(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+    """For what a server samples."""
+    served = tmp_path_factory.mktemp("served") / "config"
+    write_config(small_run / "base", served)
+    with StandIn(served) as standing:
+        yield standing
+
+
+@pytest.fixture(scope="module")
+def alone(small_run: Path, server: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes."""
     work = tmp_path_factory.mktemp("alone")
+    launch = runtime(launch={"strategy": "single", "sampler": server.address}).launch
     with pytest.MonkeyPatch.context() as restored:
         restored.setattr(logprobs, "CHUNK", logprobs.CHUNK)  # which training sets
-        train(small_run, work, runtime(launch={"strategy": "single"}).launch, [*KINDS, *ROUNDED])
+        train(small_run, work, launch, [*KINDS, *ROUNDED, *SERVED])
     return work
 
 
-def start(run: Path, work: Path, strategy: str, *kinds: str, **environment: str) -> subprocess.Popen[str]:
-    """Training with two processes."""
+def together(
+    run: Path, work: Path, strategy: str, *kinds: str, fails: bool = False, **environment: str
+) -> str:
+    """Trains with two processes; returns what they said."""
     line = command(
         "tests.rank",
         [str(run), str(work), *kinds],
         runtime(launch={"strategy": strategy, "processes": 2}).launch,
     )
-    return subprocess.Popen(
+    done = subprocess.run(
         line,
         cwd=ROOT,
         env={
@@ -60,46 +72,37 @@ def start(run: Path, work: Path, strategy: str, *kinds: str, **environment: str)
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        timeout=1200,
         preexec_fn=end_with_parent,
     )
-
-
-def together(run: Path, work: Path, strategy: str, *kinds: str) -> str:
-    """Trains with two processes; returns what they said."""
-    process = start(run, work, strategy, *kinds)
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    return said
-
-
-def stop(run: Path, work: Path, strategy: str, log: Path) -> None:
-    """The same, with one of the processes told to stop after two steps."""
-    process = start(run, work, strategy, *KINDS)
-    said: list[str] = []
-    reading = threading.Thread(target=lambda: said.append(process.stderr.read()))
-    reading.start()
-    while not (log.exists() and '"step": 2,' in log.read_text()):
-        assert process.poll() is None, said
-        time.sleep(0.01)
-    psutil.Process(process.pid).children()[1].terminate()
-    assert process.wait(timeout=600) != 0
-    reading.join()
-    assert re.search(r"Stopped: stopped and saved at step [2-4] of 5", said[0]), said[0]
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_two_processes_do_what_one_does(small_run: Path, alone: Path, tmp_path: Path, strategy: str) -> None:
-    said = together(small_run, tmp_path, strategy, *KINDS, *ROUNDED)
-    assert said.count(f"running as {strategy}: {STRATEGIES[strategy]}, 2 processes") >= 2 * len(
-        KINDS | ROUNDED
-    )
+def test_two_processes_do_what_one_does(
+    small_run: Path, alone: Path, server: StandIn, tmp_path: Path, strategy: str
+) -> None:
+    kinds = [*KINDS, *ROUNDED, *SERVED]
+    said = together(small_run, tmp_path, strategy, *kinds, STOPPED, SAMPLER=server.address)
+    assert said.count(f"running as {strategy}: {STRATEGIES[strategy]}, 2 processes") >= 2 * len(kinds)
     if strategy == "ddp":
         one, two = (pd.read_parquet(work / "table.parquet") for work in (alone, tmp_path))
         # Batches are whole ones, so texts are equal even where two tokens are nearly as likely.
         pd.testing.assert_frame_equal(two, one)
-    compare(tmp_path, alone)
+    compare(tmp_path, alone, [*KINDS, *SERVED])
     compare_rounded(tmp_path, alone, small_run / "untied")
+    for kind in SERVED:
+        assert json.loads((tmp_path / "metrics" / f"{kind}.json").read_text())["engine"] == "vllm"
+
+    # One of them was told to stop, so both did; others go on.
+    for kind in KINDS:
+        assert f"{kind}: stopped and saved at step 3 of 5" in said
+        assert not (tmp_path / STOPPED / kind).exists()
+    said = together(small_run, tmp_path / STOPPED, strategy, *KINDS)
+    assert said.count("resumed from step 3\n") == 2 * len(KINDS)
+    compare(tmp_path / STOPPED, alone)
 
 
 @pytest.mark.slow
@@ -111,23 +114,8 @@ def test_two_processes_train_every_method_as_one_does(small_run: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_two_processes_go_on_where_one_of_them_was_told_to_stop(
-    small_run: Path, alone: Path, tmp_path: Path, strategy: str
-) -> None:
-    for kind in KINDS:
-        stop(small_run, tmp_path, strategy, tmp_path / "work" / kind / "log.jsonl")
-        assert not (tmp_path / kind).exists()
-    said = together(small_run, tmp_path, strategy, *KINDS)
-    assert re.search(r"resumed from step [2-4]\n", said)
-    compare(tmp_path, alone)
-
-
-@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_in_one_process_ends_both(small_run: Path, tmp_path: Path) -> None:
-    process = start(small_run, tmp_path, "zero3", *KINDS, POISON="1")
-    _, said = process.communicate(timeout=600)
-    assert process.returncode != 0
+    said = together(small_run, tmp_path, "zero3", "poisoned", fails=True)
     assert re.search(r"UserError: .*after step 2 loss is nan", said), said
     assert not (tmp_path / "full").exists()
 

@@ -1,17 +1,32 @@
 """Engines by name."""
 
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from score_core.config.runtime import Runtime
 from score_core.config.training import Sampling
 from score_core.errors import UserError, unknown_name
-from score_core.rollout.engines.builtin import BuiltinEngine
 from score_core.rollout.engines.engine import TOLERATED, DType, Engine, Setting
-from score_core.rollout.engines.vllm import VllmEngine
 
-ENGINES: dict[str, type[Engine]] = {
-    "builtin": BuiltinEngine,
-    "vllm": VllmEngine,
+
+@dataclass(frozen=True)
+class Later:
+    """An engine that is imported once it is used: what only one of them needs costs the others nothing."""
+
+    module: str
+    name: str
+    reproducible: bool
+
+    def make(self, setting: Setting) -> Engine:
+        """The class's own."""
+        kind: type[Engine] = getattr(import_module(f"{__name__}.{self.module}"), self.name)
+        return kind.make(setting)
+
+
+ENGINES: dict[str, type[Engine] | Later] = {
+    "builtin": Later("builtin", "BuiltinEngine", reproducible=True),
+    "vllm": Later("vllm", "VllmEngine", reproducible=False),
 }
 
 

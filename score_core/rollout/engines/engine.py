@@ -1,17 +1,21 @@
 """What an engine is: something that samples dialogues from a model's present weights."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from score_core.config.runtime import Runtime
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.trajectories import Segments, TokenLogp
+
+if TYPE_CHECKING:  # which takes seconds to load, and what starts processes needs none
+    from transformers import PreTrainedModel
 
 DType = Literal["float32", "bfloat16"]
 # Nats a token by which an engine's log-probabilities may differ from the trainer's, in the mean over a step.

@@ -1,10 +1,7 @@
-"""Training and evaluation with a sampling server: as one process and as two, and after its death."""
+"""One process with a sampling server, also after its death; two processes are in test_distributed.py."""
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +16,6 @@ from score_core.errors import UserError
 from score_core.models.handover import write_config
 from score_core.problems import read_problems
 from score_core.rl.training import Folders
-from tests.score_core.test_distributed import ROOT, compare, together
 from tests.small_run import RUNTIME, evaluate, folders, run_folder, small_config, train_stage
 from tests.stand_in import StandIn
 
@@ -123,24 +119,3 @@ def test_a_run_that_goes_on_with_another_engine_says_so(
     train_stage("stage2", config, RUNTIME, target)
     assert "up to this checkpoint engine vllm has sampled, and from here on builtin does" in caplog.text
     assert summary(target)["engine"] == "builtin"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "zero3", "fsdp2"])
-def test_two_processes_that_share_a_server_do_what_one_does(
-    small_run: Path, tmp_path: Path, stand_in: StandIn, strategy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SAMPLER", stand_in.address)
-    alone = subprocess.run(
-        [sys.executable, "-m", "tests.rank", str(small_run), str(tmp_path / "alone"), "full", "lora"],
-        cwd=ROOT,
-        env={**os.environ, "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "STRATEGY": "single"},
-        capture_output=True,
-        text=True,
-    )
-    assert alone.returncode == 0, alone.stderr
-    together(small_run, tmp_path / "two", strategy, "full", "lora")
-    compare(tmp_path / "two", tmp_path / "alone")
-    for kind in ("full", "lora"):
-        found = json.loads((tmp_path / "two" / "metrics" / f"{kind}.json").read_text())
-        assert found["engine"] == "vllm"

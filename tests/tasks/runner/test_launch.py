@@ -175,6 +175,17 @@ def workplace(small_run: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def single(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes in such a folder."""
+    folder = tmp_path_factory.mktemp("single")
+    lay_out(folder, small_run)
+    runtime_file(folder)
+    write_parameters(folder, steps=2)
+    finish(start("train_stage1", folder))
+    return folder
+
+
 def command_of(stage: str) -> list[str]:
     """The command that dvc.yaml has for a stage, by this Python."""
     return [sys.executable, *read_pipeline()[stage]["cmd"].split()[1:]]
@@ -247,7 +258,7 @@ def training(process: subprocess.Popen[str], log: Path, seconds: float = 60) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_processes_end_with_the_stage(workplace: Path, number: signal.Signals) -> None:
     write_parameters(workplace, steps=10_000, validate_every=10_000)
     process = start("train_stage1", workplace, **TWO)
@@ -318,10 +329,8 @@ DVC = "#!/bin/sh\nexec {command}\n"  # of `dvc repro train_stage1`
 
 @pytest.mark.slow
 def test_a_slurm_job_on_two_machines_trains_what_one_process_does(
-    workplace: Path, machines: list[tuple[str, ...]]
+    workplace: Path, single: Path, machines: list[tuple[str, ...]]
 ) -> None:
-    finish(start("train_stage1", workplace))
-    single = pd.read_csv(workplace / "metrics/train_stage1_curve.csv")
     (workplace / "launch").symlink_to(ROOT / "launch")
     (workplace / "bin").mkdir()
     for name, text in {"srun": SRUN, "scontrol": SCONTROL, "dvc": DVC}.items():
@@ -348,8 +357,10 @@ def test_a_slurm_job_on_two_machines_trains_what_one_process_does(
     )
     assert job.returncode == 0, job.stderr
     assert job.stderr.count("running as ddp: DistributedType.MULTI_CPU, 2 processes on 2 machines") == 2
-    together = pd.read_csv(workplace / "metrics/train_stage1_curve.csv")
-    pd.testing.assert_frame_equal(together, single, rtol=1e-4, atol=1e-6)
+    together, alone = (
+        pd.read_csv(folder / "metrics/train_stage1_curve.csv") for folder in (workplace, single)
+    )
+    pd.testing.assert_frame_equal(together, alone, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -155,15 +155,15 @@ def until_trained(folder: Path, process: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("environment", [{}, TWO])
-def test_a_stage_starts_its_server_and_stops_it(served: Path, environment: dict[str, str]) -> None:
-    said = finish(start("train_stage1", served, **environment))
+def test_a_stage_starts_its_server_and_stops_it(served: Path) -> None:
+    """One for its two processes; and one for the single process of another stage."""
+    said = finish(start("train_stage1", served, **TWO))
     assert said.count("the server is up after") == 1
     assert not servers(served)
     manifest = json.loads((served / ".runs/train_stage1/manifest.json").read_text())
     assert manifest["engine"] == manifest["runtime"]["engine"] == "vllm" and manifest["reproducible"] is False
     assert json.loads((served / "metrics/train_stage1.json").read_text())["engine"] == "vllm"
-    finish(start("evaluate_stage1", served, **environment))
+    finish(start("evaluate_stage1", served))
     assert json.loads((served / "metrics/stage1.json").read_text())["engine"] == "vllm"
     assert not servers(served)
 

@@ -19,5 +19,6 @@ def test_an_engine_is_made_by_its_name() -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_nothing_is_sampled_before_weights_are_loaded(name: str) -> None:
     engine = make_engine(name, runtime(launch=STANDING), "float32")
+    assert engine.reproducible == ENGINES[name].reproducible
     with pytest.raises(AssertionError, match="load"):
         assert engine.device
