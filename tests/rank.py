@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from score_core.config.runtime import Launch
 from score_core.distributed import rank, world
 from score_core.problems import read_problems
-from score_core.rl import logprobs
+from score_core.rl import logprobs, policy
 from score_core.rl.trainer import PolicyTrainer
 from tasks.runner.exits import leave
 from tests.small_run import HALF, RUNTIME, evaluate, folders, in_micro_batches, small_config, train_stage
@@ -86,6 +87,19 @@ def pretend() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def count_parts() -> None:
+    """Has each reference say into how many parts FSDP2 has split it."""
+    prepare_frozen = policy.prepare_frozen
+
+    def counted(*given: Any) -> Any:
+        model = prepare_frozen(*given)
+        parts = sum(isinstance(part, FSDPModule) for part in model.modules())
+        logging.getLogger(__name__).info("a reference in %d parts", parts)
+        return model
+
+    policy.prepare_frozen = counted
+
+
 def poison() -> None:
     """Gives the last process a loss that is not a number in the second step."""
     compute_loss = PolicyTrainer.compute_loss
@@ -99,6 +113,7 @@ def poison() -> None:
 
 if __name__ == "__main__":
     pretend()
+    count_parts()
     if "POISON" in os.environ:
         poison()
     processes = int(os.environ["WORLD_SIZE"])

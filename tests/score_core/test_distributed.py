@@ -19,6 +19,7 @@ from tasks.runner.launch import command
 from tasks.runner.processes import end_with_parent
 from tests.configs import runtime
 from tests.rank import KINDS, METHODS, ROUNDED, train, train_methods
+from tests.small_run import small_config
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = {
@@ -94,6 +95,10 @@ def test_two_processes_do_what_one_does(small_run: Path, alone: Path, tmp_path: 
     assert said.count(f"running as {strategy}: {STRATEGIES[strategy]}, 2 processes") >= 2 * len(
         KINDS | ROUNDED
     )
+    layers = small_config().model.layers
+    # Each layer, the model, and of untied weights the embedding or the output layer too.
+    split = {int(parts) for parts in re.findall(r"a reference in (\d+) parts", said)}
+    assert min(split) > layers if strategy == "fsdp2" else split == {0}
     if strategy == "ddp":
         one, two = (pd.read_parquet(work / "table.parquet") for work in (alone, tmp_path))
         # Batches are whole ones, so texts are equal even where two tokens are nearly as likely.
