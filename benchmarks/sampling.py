@@ -1,14 +1,14 @@
-"""Tokens a second that each engine samples, beside plain `generate`, and how near that is to the memory's limit.
+"""Tokens a second that each engine samples, beside plain `generate`, and how near the memory's limit that is.
 
     .venv/bin/python -m benchmarks.sampling                    # a few minutes on 2 quiet cores
     .venv/bin/python -m benchmarks.sampling --shape 1.5B       # on a GPU
 
-Two turns of every trajectory, by a Qwen2 of random weights, whose answers almost never end before their limit.
-These take turns: the built-in engine; transformers' `generate`, which reads each dialogue anew for its second
-turn; and vLLM, where `make vllm` has set it up. In bf16 on a GPU, in float32 on a CPU.
+Two turns of every trajectory, by a Qwen2 of random weights, whose answers almost never end before their
+limit. These take turns: the built-in engine; transformers' `generate`, which reads each dialogue anew for its
+second turn; and vLLM, where `make vllm` has set it up. In bf16 on a GPU, in float32 on a CPU.
 
-A step of decoding reads all weights once and the cache of every row: `gigabytes_a_second` counts that as if all
-rows went together, and `share` is its part of what a copy moves a second on this machine. Writes
+A step of decoding reads all weights once and the cache of every row: `gigabytes_a_second` counts that as if
+all rows went together, and `share` is its part of what a copy moves a second on this machine. Writes
 benchmarks/sampling.csv.
 """
 

@@ -87,15 +87,15 @@ def pretend() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def count_parts() -> None:
-    """Has each reference say into how many parts FSDP2 has split it."""
+def count_split_layers() -> None:
+    """Has each reference say how many of its layers FSDP2 has split on their own."""
     prepare_frozen = policy.prepare_frozen
 
-    def counted(*given: Any) -> Any:
-        model = prepare_frozen(*given)
-        parts = sum(isinstance(part, FSDPModule) for part in model.modules())
-        logging.getLogger(__name__).info("a reference in %d parts", parts)
-        return model
+    def counted(model: Any, *given: Any) -> Any:
+        prepared = prepare_frozen(model, *given)
+        split = sum(isinstance(layer, FSDPModule) for layer in model.get_decoder().layers)
+        logging.getLogger(__name__).info("a reference of which %d layers are split", split)
+        return prepared
 
     policy.prepare_frozen = counted
 
@@ -113,7 +113,7 @@ def poison() -> None:
 
 if __name__ == "__main__":
     pretend()
-    count_parts()
+    count_split_layers()
     if "POISON" in os.environ:
         poison()
     processes = int(os.environ["WORLD_SIZE"])

@@ -1,5 +1,6 @@
 """Faster ways to compute the same network, which differ from the plain one by rounding only."""
 
+from importlib import import_module
 from typing import Any, TypeVar
 
 from peft import PeftModel
@@ -38,10 +39,10 @@ def use_kernels(model: Model, runtime: Runtime) -> Model:
         if network.config._attn_implementation != runtime.attention:
             raise UserError(f"{setting} is not there for {family}; use auto.")
     if runtime.fused_kernels == "liger":
-        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
         from transformers.integrations.liger import apply_liger_kernel
 
-        if family not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        known = import_module("liger_kernel.transformers.monkey_patch")  # no requirement: it needs a GPU
+        if family not in known.MODEL_TYPE_TO_APPLY_LIGER_FN:
             raise UserError(f"runtime.yaml: fused_kernels: liger has none for {family}; use none.")
         apply_liger_kernel(network, LIGER)
     return model

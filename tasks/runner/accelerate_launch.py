@@ -23,11 +23,13 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from tasks.runner.exits import ENDING, leave_code
 
 KILLED = {-signal.SIGABRT, -signal.SIGKILL}
+ENDED = {-signal.SIGTERM}  # by the launcher, once one of them had failed
 
 
 def was_killed(error: ChildFailedError) -> bool:
-    """Whether all processes that ended first did so by a signal that leaves no time for an exit code."""
-    return {failure.exitcode for failure in error.failures.values()} <= KILLED
+    """Whether the processes that failed did so by a signal that leaves no time for an exit code."""
+    codes = {failure.exitcode for failure in error.failures.values()} - ENDED
+    return bool(codes) and codes <= KILLED
 
 
 if __name__ == "__main__":

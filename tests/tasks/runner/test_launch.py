@@ -187,7 +187,15 @@ def test_the_long_command_line() -> None:
 
 @pytest.mark.parametrize(
     ("codes", "lost"),
-    [([-6], True), ([-9], True), ([-6, -6], True), ([1], False), ([-6, 1], False), ([-11], False)],
+    [
+        ([-6], True),
+        ([-9], True),
+        ([-6, -15], True),
+        ([1], False),
+        ([-6, 1], False),
+        ([-11], False),
+        ([-15], False),
+    ],
 )
 def test_a_process_that_was_killed_is_not_one_with_a_bug(codes: list[int], lost: bool) -> None:
     failures = {rank: ProcessFailure(rank, 1, code, "") for rank, code in enumerate(codes)}
