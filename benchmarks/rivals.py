@@ -21,6 +21,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from benchmarks.ceilings import ceilings
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import load_config
 from score_core.config.schema import Config
@@ -29,8 +30,6 @@ from score_core.problems import Problem, read_problems
 from score_core.rewards.grader import Grader
 from score_core.rewards.group import Ungraded
 from score_core.rollout.conversation import Conversation, load_conversation
-
-SIDE, COPIED = 2048, 2**28  # of the matrices; bytes
 
 
 class Clock(TrainerCallback):
@@ -115,7 +114,6 @@ def train(root: Path, steps: int, turns: int) -> list[float]:
     """Seconds between the ends of TRL's steps."""
     config = load_config(root / "params.yaml", SETTINGS)
     work, settings = Work(root, config), config.stage("stage2")
-    torch.set_num_threads(2)
 
     def shaped(prompts: list[str], attempts: list[list[list[int]]], **_: Any) -> list[float]:
         first, second = (
@@ -164,30 +162,9 @@ def train(root: Path, steps: int, turns: int) -> list[float]:
     return clock.seconds
 
 
-def ceilings() -> dict[str, float]:
-    """The best of several: operations a second of a float32 matrix product, bytes a second of a copy."""
-    torch.set_num_threads(2)
-    left, right = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    source, target = torch.zeros(COPIED // 4), torch.empty(COPIED // 4)
-
-    def best(run: Callable[[], object]) -> float:
-        run()
-        times = []
-        for _ in range(8):
-            began = time.monotonic()
-            run()
-            times.append(time.monotonic() - began)
-        return min(times)
-
-    product = best(lambda: torch.mm(left, right))
-    return {
-        "product_flops": 2 * SIDE**3 / product,
-        "copy_bytes": 2 * COPIED / best(lambda: target.copy_(source)),
-    }
-
-
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
+    torch.set_num_threads(2)
     what, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     turns = {"two_turn": 2, "one_turn": 1}
     print(json.dumps(ceilings() if what == "ceilings" else train(folder, count, turns[what])))

@@ -122,12 +122,14 @@ def keep_float32_scores(accelerator: Accelerator) -> None:
 
 def prepare_frozen(model: nn.Module, accelerator: Accelerator) -> Any:
     """A frozen model, in the precision and split as the strategy does it to the trained one."""
-    from trl.models.utils import prepare_deepspeed, prepare_fsdp
+    from accelerate.utils import fsdp2_prepare_model
+    from trl.models.utils import prepare_deepspeed
 
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return prepare_deepspeed(model, accelerator)
     if accelerator.is_fsdp2:
-        return prepare_fsdp(model, accelerator)
+        # Layer by layer; TRL's would gather all of its weights for every forward.
+        return fsdp2_prepare_model(accelerator, model).eval()
     return accelerator.prepare_model(model, evaluation_mode=True)
 
 

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from score_core.config.runtime import Launch, Runtime
 from score_core.distributed import rank, world
 from score_core.errors import Stopped
 from score_core.problems import read_problems
-from score_core.rl import logprobs
+from score_core.rl import logprobs, policy
 from score_core.rl.trainer import PolicyTrainer
 from tasks.runner.exits import leave
 from tests.small_run import HALF, RUNTIME, evaluate, folders, in_micro_batches, small_config, train_stage
@@ -109,6 +110,19 @@ def pretend() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def count_split_layers() -> None:
+    """Has each reference say how many of its layers FSDP2 has split on their own."""
+    prepare_frozen = policy.prepare_frozen
+
+    def counted(model: Any, *given: Any) -> Any:
+        prepared = prepare_frozen(model, *given)
+        split = sum(isinstance(layer, FSDPModule) for layer in model.get_decoder().layers)
+        logging.getLogger(__name__).info("a reference of which %d layers are split", split)
+        return prepared
+
+    policy.prepare_frozen = counted
+
+
 @contextmanager
 def spoiled_step(spoil: Callable[[torch.Tensor], torch.Tensor | None], step: int) -> Iterator[None]:
     """Has the last process spoil a loss, or something else, once in a step of each run."""
@@ -128,6 +142,7 @@ def spoiled_step(spoil: Callable[[torch.Tensor], torch.Tensor | None], step: int
 
 if __name__ == "__main__":
     pretend()
+    count_split_layers()
     processes = int(os.environ["WORLD_SIZE"])
     strategy: Any = os.environ["STRATEGY"]
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])

@@ -116,6 +116,9 @@ class Runtime(Section):
     # What samples: a key of score_core.rollout.engines.ENGINES; auto: builtin, or vllm where launch.sampler
     # names a server and the parameters allow any sampling.
     engine: str
+    # What computes attention, in sampling, training and evaluation alike; equal but for rounding.
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
+    fused_kernels: Literal["none", "liger"]  # score_core/models/kernels.py
     checkpoints: Checkpointing
     tracker: Literal["none", "tensorboard", "wandb"]  # local files are always written
     log_level: Literal["debug", "info", "warning"]
@@ -140,6 +143,18 @@ class Runtime(Section):
                 "vllm.port: all machines have to know it; set one that is free on the first machine, or set "
                 "launch.sampler to a standing server's address"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _kernels_are_installed(self) -> "Runtime":
+        wanted = {
+            "attention: flash_attention_2": ("flash_attn", "flash-attn", "auto"),
+            "fused_kernels: liger": ("liger_kernel", "liger-kernel", "none"),
+        }
+        for setting, (module, package, instead) in wanted.items():
+            key, value = setting.split(": ")
+            if getattr(self, key) == value and find_spec(module) is None:
+                raise ValueError(f"{setting} is not installed; `pip install {package}`, or set {instead}")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from score_core.config.schema import Config, Evaluation
 from score_core.distributed import check_strategy, init_processes, rank, world
 from score_core.errors import NotFinite, UserError
 from score_core.models.folders import load_model
+from score_core.models.kernels import use_kernels
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
 from score_core.rollout.conversation import Conversation, load_conversation
@@ -36,7 +37,7 @@ class Evaluator:
     """
 
     def __init__(self, folder: Path, config: Config, runtime: Runtime, base: Path | None = None) -> None:
-        self.folder, self.config, self.base = folder, config, base
+        self.folder, self.config, self.runtime, self.base = folder, config, runtime, base
         # These two refuse unknown names, so they come before anything is loaded.
         self.grader = Grader(config.reward)
         self.engine_name = engine_name(runtime, config.evaluation.sampling, "evaluation")
@@ -50,7 +51,7 @@ class Evaluator:
     def engine(self) -> Engine:
         """Has the model's weights, which are loaded when there is something to answer."""
         model = load_model(self.folder, self.config.dtype, self.state.device, self.base, self.config.quantize)
-        self._engine.load(model)
+        self._engine.load(use_kernels(model, self.runtime))
         return self._engine
 
     def evaluate(

@@ -110,20 +110,22 @@ def weight_bytes(shape: Shape, lora: Lora | None, packed: bool, launch: Launch) 
     """What one process holds all the time, and what comes on top while it samples.
 
     Policy and reference, gradients and optimiser. An adapter of rank r has about 2 r / hidden of the numbers
-    of the layers it is on, and the reference is the model under it.
+    of the layers it is on, and the reference is the model under it. Of split models FSDP2 gathers one layer
+    after another, and keeps the output layer from a forward on.
     """
     split, processes = launch.strategy, launch.world_size
     share = 1 / processes if split in ("zero3", "fsdp2") else 1.0
     trained = shape.dtype if launch.offload else ADAM  # offloaded, only what is computed with stays
+    kept = shape.vocabulary * shape.hidden * shape.dtype * (1 - share) if split == "fsdp2" else 0.0
     if lora is not None:
-        under = shape.parameters * (0.6 if packed else shape.dtype) * share
+        under = shape.parameters * (0.6 if packed else shape.dtype) * share + kept
         adapter = shape.parameters * min(1.0, 2 * lora.rank / shape.hidden)
         optimiser = trained / (processes if split in ("zero2", "zero3", "fsdp2") else 1)
         return round(under + adapter * optimiser), round(shape.parameters * shape.dtype * (1 - share))
     reference = shape.parameters * shape.dtype * share
     if split == "zero2":
         return round(reference + shape.parameters * (shape.dtype + (trained + 2) / processes)), 0
-    held = reference + shape.parameters * (trained + (2 if shape.dtype == 2 else 0)) * share
+    held = reference + shape.parameters * (trained + (2 if shape.dtype == 2 else 0)) * share + 2 * kept
     return round(held), round(shape.parameters * shape.dtype * (1 - share))
 
 

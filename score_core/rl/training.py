@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from transformers import (
+    PreTrainedModel,
     PrinterCallback,
     TrainerCallback,
     TrainerState,
@@ -26,6 +27,7 @@ from score_core.config.schema import Config
 from score_core.distributed import check_strategy, launched, rank
 from score_core.files import write_json
 from score_core.models.folders import base_of
+from score_core.models.kernels import use_kernels
 from score_core.models.weights import changed_share
 from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
@@ -145,7 +147,7 @@ def train_phase(
     problems = read_problems(folders.data, "train")
     validation = read_problems(folders.data, "validation")[: settings.validation_problems]
     conversation.check_prompts([*problems, *validation])
-    model = load_policy(config, folders.start, base, arguments.device)
+    model = use_kernels(load_policy(config, folders.start, base, arguments.device), runtime)
     trajectories = settings.prompts_per_step * settings.samples_per_prompt
     stage = Stage(
         name=name,
@@ -162,14 +164,18 @@ def train_phase(
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     recorder, stopwatch = Recorder(folders.work / "log.jsonl"), Stopwatch()
-    start = load_reference(config, folders.start, arguments.device) if algorithm.samples_start else None
+
+    def frozen(folder: Path) -> PreTrainedModel | None:
+        found = load_reference(config, folder, arguments.device)
+        return None if found is None else use_kernels(found, runtime)
+
     progress = Progress(name, trajectories, stopwatch, folders.work / "timing.jsonl")
     trainer = PolicyTrainer(
         model,
         arguments,
         stage=stage,
-        reference=load_reference(config, folders.reference, arguments.device) if needs_reference else None,
-        start=start,
+        reference=frozen(folders.reference) if needs_reference else None,
+        start=frozen(folders.start) if algorithm.samples_start else None,
         stopwatch=stopwatch,
         processing_class=conversation.tokenizer,
         callbacks=[recorder, progress, Best(settings.select, algorithm.turns)],

@@ -44,15 +44,21 @@ def exit_code(name: str, work: Callable[[], object]) -> int:
     """
     _open_streams(name)
     code, message = _outcome(name, work)
-    if ENDING in os.environ and code != 0:
-        try:
-            with open(os.environ[ENDING], "x") as file:  # noqa: PTH123
-                file.write(str(code))
-        except FileExistsError:
-            message = None
+    if ENDING in os.environ and code != 0 and not leave_code(code):
+        message = None
     if message is not None:
         print(message, file=sys.stderr, flush=True)
     return code
+
+
+def leave_code(code: int) -> bool:
+    """Leaves the exit code for what started this one of many processes; False if another has before."""
+    try:
+        with open(os.environ[ENDING], "x") as file:  # noqa: PTH123
+            file.write(str(code))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _outcome(name: str, work: Callable[[], object]) -> tuple[int, str | None]:

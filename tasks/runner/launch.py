@@ -7,7 +7,8 @@ Only where runtime.yaml asks for more than one process, or for a strategy that n
 
 A process that ends in a way that has a message and an exit code of its own leaves the code in a file
 and ends with 0: the launcher would otherwise put its own traceback around it, and its own code 1 in
-place. Signals go to the processes and not to the launcher, which would kill them 30 s later.
+place. For one that is killed the launcher does (accelerate_launch.py). Signals go to the processes and not
+to the launcher, which would kill them 30 s later.
 """
 
 import logging
@@ -69,6 +70,7 @@ def launch(
             "runtime.yaml: engine: vllm is handed whole weights, and params.yaml: model.quantize: nf4 packs "
             "them; use quantize: null, or engine: builtin."
         )
+    check_kernels(config, runtime)
     if ENDING in os.environ:
         return runtime
     if runtime.launch.through is not None:
@@ -151,10 +153,32 @@ def check_launch(config: Config, launch: Launch, section: str | None) -> None:
         )
 
 
+def check_kernels(config: Config, runtime: Runtime) -> None:
+    """Refuses kernels that this machine or this precision has none of.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    flash = runtime.attention == "flash_attention_2"
+    wants = {
+        f"attention: {runtime.attention}": flash,
+        "fused_kernels: liger": runtime.fused_kernels == "liger",
+    }
+    for setting in [setting for setting, wanted in wants.items() if wanted]:
+        if torch.cuda.device_count() == 0:
+            instead = "attention: auto" if flash else "fused_kernels: none"
+            raise UserError(f"runtime.yaml: {setting} needs a GPU and none is visible; use {instead}.")
+    if flash and config.dtype != "bfloat16":
+        raise UserError(
+            "runtime.yaml: attention: flash_attention_2 computes in bfloat16, and params.yaml: model.dtype "
+            f"is {config.dtype}; use attention: auto."
+        )
+
+
 def command(module: str, arguments: list[str], launch: Launch, mixed: bool = False) -> list[str]:
     """The long command line that the user never types; `mixed`: see `Config.mixed_precision`."""
     line = [
-        sys.executable, "-m", "accelerate.commands.launch",
+        sys.executable, "-m", "tasks.runner.accelerate_launch",
         "--config_file", str(CONFIGURATIONS / f"{launch.strategy}.yaml"),
         "--num_processes", str(launch.world_size),
         "--num_machines", str(launch.machines),

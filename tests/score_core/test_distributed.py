@@ -18,6 +18,7 @@ from tasks.runner.launch import command
 from tasks.runner.processes import end_with_parent
 from tests.configs import runtime
 from tests.rank import KINDS, METHODS, ROUNDED, SERVED, STOPPED, train, train_methods
+from tests.small_run import small_config
 from tests.stand_in import StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +88,8 @@ def test_two_processes_do_what_one_does(
     kinds = [*KINDS, *ROUNDED, *SERVED]
     said = together(small_run, tmp_path, strategy, *kinds, STOPPED, SAMPLER=server.address)
     assert said.count(f"running as {strategy}: {STRATEGIES[strategy]}, 2 processes") >= 2 * len(kinds)
+    layers = small_config().model.layers if strategy == "fsdp2" else 0
+    assert {*re.findall(r"a reference of which (\d+) layers are split", said)} == {str(layers)}
     if strategy == "ddp":
         one, two = (pd.read_parquet(work / "table.parquet") for work in (alone, tmp_path))
         # Batches are whole ones, so texts are equal even where two tokens are nearly as likely.

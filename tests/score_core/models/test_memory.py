@@ -67,6 +67,9 @@ def test_whole_models_are_split_to_fit_or_refused_with_the_sums():
     assert split[0] == pytest.approx(alone[0] / 8, rel=0.01)
     assert split[1] / LARGE.parameters == pytest.approx(2 * 7 / 8)
     assert fit_batches(LARGE, split, LONGEST, int(80e9), CHUNK, checkpointing=True).tokens >= LONGEST
+    layer_wise = weight_bytes(LARGE, None, False, launch(strategy="fsdp2", processes=8))
+    output_layers = 2 * 152_064 * 3584 * 2  # the policy's and the reference's, in bf16
+    assert layer_wise[0] - split[0] == pytest.approx(output_layers * 7 / 8, rel=0.001)
 
 
 def test_on_a_cpu_sizes_do_not_depend_on_memory():

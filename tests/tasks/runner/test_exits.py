@@ -111,6 +111,25 @@ def test_what_out_of_memory_goes_by_is_there():
         assert callable(getattr(place, name))
 
 
+@pytest.fixture
+def group():
+    """One process that belongs to a group of one."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+LOST = "NCCL error in: ProcessGroupNCCL.cpp: remote process exited or there was a network error"
+
+
+def test_a_lost_process_is_told_from_a_bug(capsys, group):
+    for error in (torch.distributed.DistBackendError(LOST), torch.distributed.DistNetworkError("reset")):
+        assert exit_code("test", raising(error)) == os.EX_TEMPFAIL
+        assert "another process of this run has ended" in capsys.readouterr().err
+    with pytest.raises(RuntimeError):
+        exit_code("test", raising(RuntimeError(LOST)))
+
+
 def test_a_full_disk_is_seen_through_safetensors(tmp_path):
     from safetensors import SafetensorError
 

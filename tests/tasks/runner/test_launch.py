@@ -14,12 +14,14 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from score_core.config.parsing import load_runtime
 from score_core.config.runtime import Launch
 from score_core.distributed import check_strategy, init_processes
 from score_core.errors import UserError
-from tasks.runner.launch import check_launch, command, launch, resolve
+from tasks.runner.accelerate_launch import was_killed
+from tasks.runner.launch import _on_this_machine, check_kernels, check_launch, command, launch, resolve
 from tasks.runner.pipeline import read_pipeline
 from tests.configs import config, runtime
 from tests.small_run import lay_out, write_parameters
@@ -131,6 +133,23 @@ def test_combinations_that_do_not_work_are_refused_with_the_reason(
         check_launch(config(**sections), resolve(launch_settings(**launch)), "stage1")
 
 
+def test_kernels_that_cannot_run_here_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("score_core.config.runtime.find_spec", lambda _: True)
+    flash, liger = runtime(attention="flash_attention_2"), runtime(fused_kernels="liger")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    check_kernels(config(), runtime())
+    with pytest.raises(UserError, match=r"attention: flash_attention_2 needs a GPU .*; use attention: auto"):
+        check_kernels(config(), flash)
+    with pytest.raises(UserError, match=r"fused_kernels: liger needs a GPU .*; use fused_kernels: none"):
+        check_kernels(config(), liger)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    check_kernels(config(), liger)
+    with pytest.raises(
+        UserError, match=r"flash_attention_2 computes in bfloat16, and .* model\.dtype is float32"
+    ):
+        check_kernels(config(), flash)
+
+
 def test_packed_weights_are_not_trained_themselves() -> None:
     with pytest.raises(UserError, match=r"model.quantize: nf4 weights are not trained themselves; set lora"):
         config(model=PACKED)
@@ -161,6 +180,42 @@ def test_the_long_command_line() -> None:
     )
     assert "launch/zero3.yaml" in line and "--offload_param_device cpu" in line
     assert line.endswith("--module tasks.train out --name stage1")
+
+
+# ------------------------------------------------------------------------ processes that are killed
+
+
+@pytest.mark.parametrize(
+    ("codes", "lost"),
+    [
+        ([-6], True),
+        ([-9], True),
+        ([-6, -15], True),
+        ([1], False),
+        ([-6, 1], False),
+        ([-11], False),
+        ([-15], False),
+    ],
+)
+def test_a_process_that_was_killed_is_not_one_with_a_bug(codes: list[int], lost: bool) -> None:
+    failures = {rank: ProcessFailure(rank, 1, code, "") for rank, code in enumerate(codes)}
+    assert was_killed(ChildFailedError("a stage", failures)) is lost
+
+
+# As NCCL's watchdog ends its process: `os.abort` raises SIGABRT, too.
+ABORTED = "import os, time\nos.abort() if os.environ['RANK'] == '1' else time.sleep(60)"
+
+
+@pytest.mark.slow
+def test_a_process_that_aborts_ends_the_run_as_one_to_be_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "aborted.py").write_text(ABORTED)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
+    settings = launch_settings(strategy="ddp", processes=2)
+    assert _on_this_machine(command("aborted", [], settings), settings) == os.EX_TEMPFAIL
+    said = capfd.readouterr().err
+    assert "a process of this run was killed (Signal 6 (SIGABRT)" in said and "Traceback" not in said
 
 
 # --------------------------------------------------------------------------------- whole stages
@@ -218,7 +273,7 @@ def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 120) 
 @pytest.mark.slow
 def test_stages_run_as_two_processes_and_one_writes(workplace: Path) -> None:
     said = finish(start("train_stage1", workplace, **TWO))
-    assert "accelerate.commands.launch" in said and "--module tasks.train models/stage1 --name stage1" in said
+    assert "accelerate_launch" in said and "--module tasks.train models/stage1 --name stage1" in said
     assert said.count("running as ddp: DistributedType.MULTI_CPU, 2 processes") == 1
     assert "by 2 processes; most memory in one: " in said
     manifest = json.loads((workplace / ".runs/train_stage1/manifest.json").read_text())
