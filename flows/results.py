@@ -64,7 +64,7 @@ def read_warnings(stages: list[Stage], root: Path = ROOT) -> dict[str, list[str]
     files = [
         (stage.name, root / path) for stage in stages for path in stage.outputs if path.suffix == ".json"
     ]
-    found = {stage: (_read(file) or {}).get("warnings", []) for stage, file in files}
+    found = {stage: (_read(file) or {}).get("warnings") for stage, file in files}
     return {stage: [warning["said"] for warning in told] for stage, told in found.items() if told}
 
 

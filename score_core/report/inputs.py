@@ -81,7 +81,7 @@ class Trained:
     @property
     def warnings(self) -> list[str]:
         """What the monitor of collapse (score_core/rl/collapse.py) has said while it trained."""
-        return [warning["said"] for warning in self.summary.get("warnings", [])]
+        return [warning["said"] for warning in self.summary.get("warnings") or []]
 
 
 @dataclass(frozen=True)
