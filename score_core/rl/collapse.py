@@ -29,6 +29,7 @@ SPOILED, RECOVERED = 0.5, 0.7  # of the best accuracy so far, what is left
 LOST = 0.05  # the least accuracy that it takes to lose, and to win at the attempt that gains by it
 
 ENTROPY_GONE, ENTROPY_BACK = 0.1, 0.2  # of the highest entropy so far, what is left
+HAD = 0.01  # nats a token that an attempt must once have had to lose them
 SOLVED = 0.9  # accuracy from which an attempt may well be sure of itself
 
 Figures = Mapping[str, float]
@@ -152,7 +153,7 @@ class NoEntropy(Sign):
     def level(self, means: Figures) -> float | None:
         """The share of its highest entropy that is left."""
         entropy, best = (of[f"entropy_t{self.attempt}"] for of in (means, self.best))
-        return None if means[f"accuracy_t{self.attempt}"] > SOLVED or best == 0 else entropy / best
+        return None if means[f"accuracy_t{self.attempt}"] > SOLVED or best < HAD else entropy / best
 
     def words(self, means: Figures) -> str:
         t = self.attempt

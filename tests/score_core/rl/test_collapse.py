@@ -77,6 +77,8 @@ def test_lost_entropy_is_a_sign_only_where_answers_are_wrong() -> None:
     assert [found[:2] for found in told(80, lambda step: SOUND if step <= 40 else sure)] == [
         ("no entropy", 1)
     ]
+    never = {**SOUND, "entropy_t2": 0.001}
+    assert told(80, lambda step: {**never, "entropy_t2": 0.001 if step <= 40 else 1e-6}) == []
     right = {**sure, "accuracy_t1": 0.95, "accuracy_t2": 0.95}
     assert told(80, lambda step: SOUND if step <= 40 else right) == []
 
@@ -116,8 +118,8 @@ def test_a_resumed_run_takes_up_what_was_logged_and_tells_it_once(caplog: pytest
 def test_training_says_so_on_the_screen_in_its_log_and_in_its_metrics(
     small_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A policy that cannot move goes on copying, as its base model does."""
-    still: dict[str, Any] = {"steps": 42, "learning_rate": 1e-12, "validate_every": 42}
+    """A policy that cannot move goes on copying, as its base model does where little is left to chance."""
+    still: dict[str, Any] = {"steps": 42, "learning_rate": 1e-12, "validate_every": 42, "temperature": 0.3}
     target = folders(small_run, tmp_path, "stage2")
     with caplog.at_level(logging.WARNING):
         train_stage("stage2", small_config(training=still), RUNTIME, target)
