@@ -35,8 +35,9 @@ def read_table(here: Path, methods: dict[str, Any]) -> pd.DataFrame:
             if path.exists():
                 metrics = read_json(path, made_by=f"evaluate@{seed}-{method}")
                 row |= {key: metrics[key] for key in FIGURES} | spent(here, methods, seed, method)
+                row["signs"] = signs(here, seed, method)
             rows.append(row)
-    columns = ["method", "seed", *FIGURES, "trajectories", "tokens"]
+    columns = ["method", "seed", *FIGURES, "trajectories", "tokens", "signs"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -44,6 +45,13 @@ def names(methods: dict[str, Any]) -> list[str]:
     """The rows of the page: what is evaluated, SCoRe last."""
     trained = [*methods["from_base"], *methods["from_stage1"]]
     return ["base", "fix", *(name for name in trained if name != CONTROL), CONTROL]
+
+
+def signs(here: Path, seed: int, method: str) -> str:
+    """The signs of collapse that held when its training ended, if it was trained."""
+    path = here / "curves" / f"{seed}-{method}.json"
+    told = read_json(path, made_by=f"train@{seed}-{method}").get("warnings", []) if path.exists() else []
+    return ", ".join(sorted({one["sign"] for one in told if one["until"] is None}))
 
 
 def spent(here: Path, methods: dict[str, Any], seed: int, method: str) -> dict[str, float]:
@@ -93,6 +101,10 @@ def page(table: pd.DataFrame, methods: dict[str, Any]) -> str:
         label = methods["labels"].get(method, method)
         missing = ", ".join(str(seed) for seed in cells["seed"] if seed not in set(done["seed"]))
         shown = label + (f" (**failed or not run**: {missing})" if missing else "")
+        told = "; ".join(
+            f"{seed} {signs}" for seed, signs in zip(done["seed"], done["signs"], strict=True) if signs
+        )
+        shown += f" (signs of collapse: {told})" if told else ""
         if done.empty:
             rows.append([shown, *[NONE] * (len(HEADS) + 4)])
             continue

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from benchmarks.arms import METHODS, arms, hangs_on
-from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table, student
+from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table, signs, student
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import parse_config
 from score_core.errors import UserError
@@ -78,7 +78,7 @@ def table() -> pd.DataFrame:
         for method in ("base", "star", "pair_sft", CONTROL)
         for seed in (1, 2)
     ]
-    return pd.DataFrame(rows).assign(trajectories=10.0, tokens=20.0)
+    return pd.DataFrame(rows).assign(trajectories=10.0, tokens=20.0, signs="")
 
 
 def test_cells_that_failed_are_shown_as_failed() -> None:
@@ -86,6 +86,17 @@ def test_cells_that_failed_are_shown_as_failed() -> None:
     assert "| STaR (**failed or not run**: 2) | 60.0 |" in text
     assert "| Pair-SFT (**failed or not run**: 1, 2) | \u2013 |" in text
     assert "| SCoRe | 80.0 |" in text and "Gemini 1.5 Flash" in text
+
+
+def test_cells_that_showed_signs_of_collapse_say_so(tmp_path: Path) -> None:
+    (tmp_path / "curves").mkdir()
+    told = [{"sign": "copying", "until": None}, {"sign": "no entropy", "until": 50}]
+    (tmp_path / "curves/2-star.json").write_text(json.dumps({"warnings": told}))
+    assert signs(tmp_path, 2, "star") == "copying" and signs(tmp_path, 1, "star") == ""
+    cells = table()
+    cells.loc[(cells["method"] == "base") & (cells["seed"] == 2), "signs"] = "copying"
+    text = page(cells, methods() | {"seeds": [1, 2]})
+    assert "| base model (signs of collapse: 2 copying) | 50.0 |" in text and "| SCoRe | 80.0 |" in text
 
 
 def test_differences_are_paired_by_seed() -> None:
