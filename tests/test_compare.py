@@ -41,6 +41,8 @@ def test_every_arm_is_valid_on_every_profile() -> None:
     for profile in profiles(ROOT / "conf"):
         assert set(resolved(f"profile={profile}")) == names
     assert set(methods()["arms"]) <= names <= set(methods()["labels"])
+    assert set(methods()["resampled"]) <= names
+    assert {f"{name}_resampled" for name in methods()["resampled"]} <= set(methods()["labels"])
 
 
 def test_a_changed_value_trains_the_arms_again_whose_settings_hold_it() -> None:
@@ -116,6 +118,7 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     here = checkout.root / METHODS.parent
     rows = methods() | {"seeds": [1, 2], "from_base": ["stage1"], "from_stage1": ["stage2"]}
+    rows |= {"resampled": ["stage1"]}
     (here / "methods.yaml").write_text(yaml.safe_dump(rows))
     params = checkout.root / "params.yaml"
     params.write_text(compose(["smoke=yes"], checkout.root / "conf"))
@@ -128,11 +131,11 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
         return set(re.findall(r"^Running stage '(\S+)'", done.stdout, re.MULTILINE)) - {"code"}
 
     names = ("train@{}-stage1", "train_on@{}-stage2", "evaluate@{}-stage1", "evaluate_on@{}-stage2")
-    names += ("evaluate_base@{}", "evaluate_fix@{}")
+    names += ("evaluate_base@{}", "evaluate_fix@{}", "evaluate_resampled@{}-stage1")
     cells = {name.format(seed) for name in (*names, "data@{}", "base@{}") for seed in (1, 2)}
     assert repro() == {*cells, "settings", "page"}
     found = read_table(here, rows)
-    assert len(found) == 2 * 4 and found[FIGURES].notna().all().all()
+    assert len(found) == 2 * 5 and found[FIGURES].notna().all().all()
     spent = found.set_index(["method", "seed"])["trajectories"]
     assert spent[("stage2", 1)] == 2 * 2 * 4 * 2 and spent[("base", 1)] == 0
     assert json.loads((here / "curves/2-stage2.json").read_text())["steps"] == 2
