@@ -21,6 +21,7 @@ from tasks.runner.exits import exit_code, parser_of
 HERE = Path("experiments/compare")
 PUBLISHED = Path("score_core/report/published.yaml")
 CONTROL = "stage2"  # SCoRe: what all others are compared with
+RESAMPLED = "_resampled"  # of a method that is evaluated with another sample in place of a correction
 FIGURES = ["accuracy_t1", "accuracy_t2", "delta", "delta_i_to_c", "delta_c_to_i"]
 HEADS = ["t1", "t2", "Δ", "i→c", "c→i"]
 
@@ -35,20 +36,32 @@ def read_table(here: Path, methods: dict[str, Any]) -> pd.DataFrame:
             if path.exists():
                 metrics = read_json(path, made_by=f"evaluate@{seed}-{method}")
                 row |= {key: metrics[key] for key in FIGURES} | spent(here, methods, seed, method)
+                row["signs"] = signs(here, seed, method)
             rows.append(row)
-    columns = ["method", "seed", *FIGURES, "trajectories", "tokens"]
+    columns = ["method", "seed", *FIGURES, "trajectories", "tokens", "signs"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
 def names(methods: dict[str, Any]) -> list[str]:
     """The rows of the page: what is evaluated, SCoRe last."""
-    trained = [*methods["from_base"], *methods["from_stage1"]]
-    return ["base", "fix", *(name for name in trained if name != CONTROL), CONTROL]
+    found = ["base", "fix"]
+    for name in (*methods["from_base"], *methods["from_stage1"]):
+        found += [name] if name != CONTROL else []
+        found += [f"{name}{RESAMPLED}"] if name in methods["resampled"] else []
+    return [*found, CONTROL]
+
+
+def signs(here: Path, seed: int, method: str) -> str:
+    """The signs of collapse that held when its training ended, if it was trained."""
+    trained = method.removesuffix(RESAMPLED)
+    path = here / "curves" / f"{seed}-{trained}.json"
+    told = read_json(path, made_by=f"train@{seed}-{trained}").get("warnings", []) if path.exists() else []
+    return ", ".join(sorted({one["sign"] for one in told if one["until"] is None}))
 
 
 def spent(here: Path, methods: dict[str, Any], seed: int, method: str) -> dict[str, float]:
     """Trajectories and tokens sampled in training, those of Stage I included where it comes before."""
-    found = {"trajectories": 0.0, "tokens": 0.0}
+    method, found = method.removesuffix(RESAMPLED), {"trajectories": 0.0, "tokens": 0.0}
     if method not in (*methods["from_base"], *methods["from_stage1"]):
         return found
     if method in methods["from_stage1"]:
@@ -93,6 +106,10 @@ def page(table: pd.DataFrame, methods: dict[str, Any]) -> str:
         label = methods["labels"].get(method, method)
         missing = ", ".join(str(seed) for seed in cells["seed"] if seed not in set(done["seed"]))
         shown = label + (f" (**failed or not run**: {missing})" if missing else "")
+        told = "; ".join(
+            f"{seed} {signs}" for seed, signs in zip(done["seed"], done["signs"], strict=True) if signs
+        )
+        shown += f" (signs of collapse: {told})" if told else ""
         if done.empty:
             rows.append([shown, *[NONE] * (len(HEADS) + 4)])
             continue
@@ -105,9 +122,9 @@ def page(table: pd.DataFrame, methods: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "# Methods beside SCoRe",
-            f"Percent on the test split, greedy; means over seeds {seeds}. Differences are paired by seed, "
-            "in points, with Student's 95 % interval over seeds. Trajectories and tokens are those sampled "
-            "in training; budgets differ where these do.",
+            f"Percent on the test split, greedy but for resampling; means over seeds {seeds}. Differences "
+            "are paired by seed, in points, with Student's 95 % interval over seeds. Trajectories and tokens "
+            "are those sampled in training; budgets differ where these do.",
             markdown(header, rows),
             "Published, of other models on other tasks:",
             *(published(block) for block in parse_yaml(PUBLISHED.read_text())),

@@ -1,4 +1,4 @@
-"""What an operator sees on a run's page beside its log: stages, metrics, report and model card."""
+"""What an operator sees on a run's page beside its log: stages, warnings, metrics, report and model card."""
 
 import os
 from collections.abc import Sequence
@@ -28,6 +28,17 @@ def show_metrics(name: str, final: Metrics, base: Metrics | None, accepted: Metr
         key=_key("metrics", name),
         description=f"{final['n']} test problems, profile {name}; in brackets the difference in points",
     )
+
+
+def show_warnings(name: str, warnings: dict[str, list[str]]) -> None:
+    """What training said of collapse, by the stage that said it."""
+    lines = [f"* **{stage}** {said}" for stage, told in warnings.items() for said in told]
+    if lines:
+        create_markdown_artifact(
+            "\n".join(lines),
+            key=_key("warnings", name),
+            description=f"Signs of collapse while training, profile {name}",
+        )
 
 
 def show_report(name: str, stages: list[Stage], root: Path = ROOT) -> None:

@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed, State
 
 from flows import results
-from flows.artifacts import show_metrics, show_report, show_stages
+from flows.artifacts import show_metrics, show_report, show_stages, show_warnings
 from flows.child import run
 from flows.connection import connect
 from flows.dag import ROOT, Step, plan, read_stages, select
@@ -86,8 +86,12 @@ def reproduce(
                 show_stages(name, outcomes + rest)
                 return Failed(name=state.name, message=state.message)
         show_stages(name, outcomes)
+        warnings = results.read_warnings(wanted)
+        show_warnings(name, warnings)
         counts = Counter(outcome.state for outcome in outcomes)
         summary = f"{name}: {counts['Completed']} stages ran, {counts['Cached']} cached"
+        if warnings:
+            summary += f"; signs of collapse in {' and '.join(warnings)}"
         if profile is not None and counts["Completed"]:
             _save_experiment()
         show_report(name, wanted)

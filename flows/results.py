@@ -59,6 +59,15 @@ def read_metrics(file: str, stages: list[Stage], root: Path = ROOT) -> Metrics |
     return read_json(root / found[0], made_by=found[1].name) if found else None
 
 
+def read_warnings(stages: list[Stage], root: Path = ROOT) -> dict[str, list[str]]:
+    """What the stages of training among `stages` said of collapse, by their names."""
+    files = [
+        (stage.name, root / path) for stage in stages for path in stage.outputs if path.suffix == ".json"
+    ]
+    found = {stage: (_read(file) or {}).get("warnings") for stage, file in files}
+    return {stage: [warning["said"] for warning in told] for stage, told in found.items() if told}
+
+
 def read_accepted(name: str, root: Path = ROOT) -> Metrics | None:
     """The accepted metrics, if any.
 

@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="JSON to write")
     parser.add_argument("--generations", type=Path, required=True, metavar="FILE", help="parquet to write")
     parser.add_argument("--base", type=Path, metavar="FOLDER", help="the model under an adapter")
+    another = "another sample's first attempt in place of the second attempt"
+    parser.add_argument("--resample", action="store_true", help=another)
 
 
 def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
@@ -41,15 +43,18 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     from score_core.evaluation.metrics import summarise
     from score_core.evaluation.passed_tests import passed_tests
     from score_core.evaluation.repair import repair, summarise_repair
+    from score_core.evaluation.resampled import resampled
     from score_core.evaluation.word_overlap import word_overlap
     from score_core.rollout.engines import sampled_by
 
     evaluator = Evaluator(given.model, config, runtime, given.base)
     generations = evaluator.evaluate(problems)
+    if given.resample:
+        generations = resampled(generations)
     metrics = summarise(generations)
     gained, lost = metrics["delta_i_to_c"], metrics["delta_c_to_i"]
     assert math.isclose(metrics["delta"], gained - lost, abs_tol=1e-9), metrics
-    if config.evaluation.samples > 1:
+    if config.evaluation.samples > 1 and not given.resample:
         metrics["budgets"] = budgets(generations)
     if config.reward.matcher == "code_tests":
         metrics |= passed_tests(generations, problems, config.reward)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from benchmarks.arms import METHODS, arms, hangs_on
-from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table, student
+from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table, signs, student
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import parse_config
 from score_core.errors import UserError
@@ -41,6 +41,8 @@ def test_every_arm_is_valid_on_every_profile() -> None:
     for profile in profiles(ROOT / "conf"):
         assert set(resolved(f"profile={profile}")) == names
     assert set(methods()["arms"]) <= names <= set(methods()["labels"])
+    assert set(methods()["resampled"]) <= names
+    assert {f"{name}_resampled" for name in methods()["resampled"]} <= set(methods()["labels"])
 
 
 def test_a_changed_value_trains_the_arms_again_whose_settings_hold_it() -> None:
@@ -78,7 +80,7 @@ def table() -> pd.DataFrame:
         for method in ("base", "star", "pair_sft", CONTROL)
         for seed in (1, 2)
     ]
-    return pd.DataFrame(rows).assign(trajectories=10.0, tokens=20.0)
+    return pd.DataFrame(rows).assign(trajectories=10.0, tokens=20.0, signs="")
 
 
 def test_cells_that_failed_are_shown_as_failed() -> None:
@@ -86,6 +88,17 @@ def test_cells_that_failed_are_shown_as_failed() -> None:
     assert "| STaR (**failed or not run**: 2) | 60.0 |" in text
     assert "| Pair-SFT (**failed or not run**: 1, 2) | \u2013 |" in text
     assert "| SCoRe | 80.0 |" in text and "Gemini 1.5 Flash" in text
+
+
+def test_cells_that_showed_signs_of_collapse_say_so(tmp_path: Path) -> None:
+    (tmp_path / "curves").mkdir()
+    told = [{"sign": "copying", "until": None}, {"sign": "no entropy", "until": 50}]
+    (tmp_path / "curves/2-star.json").write_text(json.dumps({"warnings": told}))
+    assert signs(tmp_path, 2, "star") == "copying" and signs(tmp_path, 1, "star") == ""
+    cells = table()
+    cells.loc[(cells["method"] == "base") & (cells["seed"] == 2), "signs"] = "copying"
+    text = page(cells, methods() | {"seeds": [1, 2]})
+    assert "| base model (signs of collapse: 2 copying) | 50.0 |" in text and "| SCoRe | 80.0 |" in text
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -105,6 +118,7 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     here = checkout.root / METHODS.parent
     rows = methods() | {"seeds": [1, 2], "from_base": ["stage1"], "from_stage1": ["stage2"]}
+    rows |= {"resampled": ["stage1"]}
     (here / "methods.yaml").write_text(yaml.safe_dump(rows))
     params = checkout.root / "params.yaml"
     params.write_text(compose(["smoke=yes"], checkout.root / "conf"))
@@ -117,11 +131,11 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
         return set(re.findall(r"^Running stage '(\S+)'", done.stdout, re.MULTILINE)) - {"code"}
 
     names = ("train@{}-stage1", "train_on@{}-stage2", "evaluate@{}-stage1", "evaluate_on@{}-stage2")
-    names += ("evaluate_base@{}", "evaluate_fix@{}")
+    names += ("evaluate_base@{}", "evaluate_fix@{}", "evaluate_resampled@{}-stage1")
     cells = {name.format(seed) for name in (*names, "data@{}", "base@{}") for seed in (1, 2)}
     assert repro() == {*cells, "settings", "page"}
     found = read_table(here, rows)
-    assert len(found) == 2 * 4 and found[FIGURES].notna().all().all()
+    assert len(found) == 2 * 5 and found[FIGURES].notna().all().all()
     spent = found.set_index(["method", "seed"])["trajectories"]
     assert spent[("stage2", 1)] == 2 * 2 * 4 * 2 and spent[("base", 1)] == 0
     assert json.loads((here / "curves/2-stage2.json").read_text())["steps"] == 2

@@ -25,7 +25,11 @@ NUMBERS: Expected = "a column of numbers", pd.api.types.is_numeric_dtype
 JUDGEMENTS: Expected = "a column of true and false", lambda found: found == np.bool_
 
 SAMPLED_BY = {"engine": NAME, "reproducible": TRUTH}
-SUMMARY = dict.fromkeys(("steps", "selected_step"), WHOLE) | SAMPLED_BY
+WARNINGS: Expected = (
+    "warnings, each with what is said",
+    lambda found: found is None or (type(found) is list and all(map(_is_warning, found))),
+)
+SUMMARY = dict.fromkeys(("steps", "selected_step"), WHOLE) | SAMPLED_BY | {"warnings": WARNINGS}
 # The other columns are what the algorithm has to tell: a supervised one may know of no reward and no KL.
 TABLES = {"curve": ("step",), "validation": ("step", "accuracy_t1", "accuracy_t2", *CHANGES)}
 PROBLEM = dict.fromkeys(("id", "problem", "answer"), COLUMN)
@@ -73,6 +77,11 @@ class Trained:
     def took_off(self) -> bool:
         """False where the stage itself says that it has not; most stages say nothing."""
         return bool(self.summary.get("took_off", True))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the monitor of collapse (score_core/rl/collapse.py) has said while it trained."""
+        return [warning["said"] for warning in self.summary.get("warnings") or []]
 
 
 @dataclass(frozen=True)
@@ -203,6 +212,10 @@ def _check(path: Path, content: Any, expected: Mapping[str, Expected], made_by: 
         if not holds(value):
             shown = "nothing" if value is None else value
             raise _refusal(path, f"{key}: expected {wanted}, found {shown}", made_by)
+
+
+def _is_warning(found: Any) -> bool:
+    return type(found) is dict and type(found.get("said")) is str
 
 
 def _refusal(path: Path, wrong: str, made_by: str) -> UserError:

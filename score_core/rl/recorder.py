@@ -9,6 +9,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from score_core.files import replacing
+from score_core.rl.collapse import CollapseMonitor
 from score_core.rl.stopwatch import PARTS, Stopwatch
 
 STEP, VALIDATION = "step", "validation"
@@ -51,20 +52,24 @@ class Recorder(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """One line that tells how training goes: rewards of the attempts, the latest validation, and the rate.
+    """One line that tells how training goes: warnings, rewards of the attempts, latest validation, rate.
 
     Beside it a log of where each step's time went, which is no result: equal runs differ in it.
 
     Args:
         name: of the stage.
+        monitor: is told of each step before this is.
         trajectories: of a step, over all processes.
         stopwatch: of the trainer's steps; validation and saves are in none of their parts.
         timing: JSON lines: `step`, `seconds`, those of `stopwatch.PARTS`, `trajectories_a_second`,
             `tokens_a_second` (sampled ones). A resumed run goes on in it, any other starts it.
     """
 
-    def __init__(self, name: str, trajectories: int, stopwatch: Stopwatch, timing: Path) -> None:
-        self.name, self.trajectories, self.stopwatch, self.timing = name, trajectories, stopwatch, timing
+    def __init__(
+        self, name: str, monitor: CollapseMonitor, trajectories: int, stopwatch: Stopwatch, timing: Path
+    ) -> None:
+        self.name, self.monitor, self.timing = name, monitor, timing
+        self.trajectories, self.stopwatch = trajectories, stopwatch
         self.bar: tqdm | None = None
         self.validation = ""
 
@@ -90,7 +95,8 @@ class Progress(TrainerCallback):
         elif "loss" in logs:
             rewards = " -> ".join(f"{logs[key]:.2f}" for key in sorted(logs) if key.startswith("reward_t"))
             spent = self._time(state.global_step, logs)
-            self.bar.set_postfix_str(f"reward {rewards}, {self.validation}, {spent}", refresh=False)
+            shown = [self.monitor.shown.upper(), f"reward {rewards}", self.validation, spent]
+            self.bar.set_postfix_str(", ".join(filter(None, shown)), refresh=False)
             self.bar.update(state.global_step - self.bar.n)
 
     def _time(self, step: int, logs: dict[str, float]) -> str:

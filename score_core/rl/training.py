@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -33,6 +34,7 @@ from score_core.problems import read_problems
 from score_core.rewards.grader import Grader
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.arguments import batch_sizes, micro_batches, training_arguments
+from score_core.rl.collapse import CollapseMonitor
 from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
 from score_core.rl.sampler import Stage
@@ -101,6 +103,7 @@ def train(
     if os.environ.get("RANK", "0") == "0":
         prune_runs(folders.work, run.name, runtime.checkpoints)
     phases, summary, there = algorithm.phases(), {}, folders
+    warned: list[dict[str, Any]] = []
     for number, phase in enumerate(phases, start=1):
         last = number == len(phases)
         work = run / f"phase{number}"
@@ -110,11 +113,14 @@ def train(
         checkpoints = Checkpoints(run if last else work, runtime.checkpoints)
         title = name if len(phases) == 1 else f"{name}/{number}"
         summary = train_phase(config, runtime, target, conversation, title, phase, checkpoints)
+        warned += [{"phase": number, **one} for one in summary.pop("warnings")]
         reference = target.output if phase.moves_reference else folders.reference
         there = replace(there, start=target.output, reference=reference)
     added = algorithm.assess(summary)
     if rank() == 0:
-        write_json(folders.metrics.with_suffix(".json"), {**summary, **added})
+        # The key is there where something was told, as `took_off` is only where it was looked at.
+        told = {"warnings": warned} if warned else {}
+        write_json(folders.metrics.with_suffix(".json"), {**summary, **added, **told})
         checkpoints.finish()
     return run
 
@@ -132,7 +138,7 @@ def train_phase(
 
     Returns:
         The summary: steps, the step whose weights were kept, last rewards, validation there, the share of
-        weights that are others than at the start, and what sampled.
+        weights that are others than at the start, what sampled, and warnings of collapse.
     """
     settings, grader = algorithm.settings, Grader(config.reward, training=True)
     samples_with = engine_name(runtime, settings.sampling, "training")
@@ -164,12 +170,13 @@ def train_phase(
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     recorder, stopwatch = Recorder(folders.work / "log.jsonl"), Stopwatch()
+    monitor = CollapseMonitor(name, algorithm.samples_start)
+    progress = Progress(name, monitor, trajectories, stopwatch, folders.work / "timing.jsonl")
 
     def frozen(folder: Path) -> PreTrainedModel | None:
         found = load_reference(config, folder, arguments.device)
         return None if found is None else use_kernels(found, runtime)
 
-    progress = Progress(name, trajectories, stopwatch, folders.work / "timing.jsonl")
     trainer = PolicyTrainer(
         model,
         arguments,
@@ -178,13 +185,13 @@ def train_phase(
         start=frozen(folders.start) if algorithm.samples_start else None,
         stopwatch=stopwatch,
         processing_class=conversation.tokenizer,
-        callbacks=[recorder, progress, Best(settings.select, algorithm.turns)],
+        callbacks=[recorder, monitor, progress, Best(settings.select, algorithm.turns)],
         checkpoints=checkpoints,
     )
     check_strategy(trainer.accelerator.state, runtime.launch)
     trainer.remove_callback(PrinterCallback)  # `Progress` says it in one line
     disable_progress_bar()  # transformers': every checkpoint would draw some into training's own
-    with closing(progress):
+    with logging_redirect_tqdm(), closing(progress):
         trainer.train_from_newest()
     kept = trainer.state.best_global_step or settings.steps
     if kept != settings.steps:
@@ -198,6 +205,7 @@ def train_phase(
             **summary_of(recorder, kept),
             "weights_changed": changed,
             **sampled_by(samples_with),
+            "warnings": monitor.warnings,
         }
         if changed < MOVING:
             log.warning(

@@ -1,10 +1,11 @@
 """The quality gate and the table: metrics against the base's, the previous run's and the accepted ones."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from flows.dag import read_stages
+from flows.dag import Stage, read_stages
 from flows.results import (
     accept,
     check_max_drop,
@@ -12,6 +13,7 @@ from flows.results import (
     read_accepted,
     read_last,
     read_metrics,
+    read_warnings,
     regressions,
     result_name,
     save_last,
@@ -62,6 +64,18 @@ def test_the_table_compares_with_base_last_and_accepted():
     assert row["previous run"] == "80.00 % (-2.50)"
     assert row["accepted run"] == "none"
     assert "wrong → right" not in rows, "not measured"
+
+
+def test_what_training_said_of_collapse_is_found_by_its_stage(tmp_path):
+    told = {"told": [{"said": "Since step 1: this."}, {"said": "Since step 9: that."}], "silent": None}
+    for name, warnings in told.items():
+        content = {"steps": 80} | ({"warnings": warnings} if warnings else {})
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    stages = [
+        Stage(f"train_{name}", "", frozenset(), (Path("models") / name, Path(f"{name}.json")))
+        for name in told
+    ]
+    assert read_warnings(stages, tmp_path) == {"train_told": ["Since step 1: this.", "Since step 9: that."]}
 
 
 def test_results_of_different_names_are_kept_apart(tmp_path):

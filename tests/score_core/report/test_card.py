@@ -109,6 +109,14 @@ def test_a_prompt_that_is_no_text_is_named(root):
         card_of(root)
 
 
+def test_card_tells_what_training_said_of_collapse(root):
+    assert "signs of collapse" not in card_of(root)[1]
+    summary = root / "metrics" / "train_stage2.json"
+    told = [{"said": "Since step 31: attempt 2 only copies."}, {"said": "Since step 40: more."}]
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"warnings": told}))
+    assert "> **Stage II showed signs of collapse.** Since step 31: attempt" in card_of(root)[1]
+
+
 def test_card_warns_when_stage_one_has_not_taken_off(tmp_path, root):
     summary = root / "metrics" / "train_stage1.json"
     summary.write_text(summary.read_text().replace("true", "false"))

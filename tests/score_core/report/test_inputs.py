@@ -56,6 +56,16 @@ def test_missing_metric_is_named(root):
         read_inputs(*files(root))
 
 
+@pytest.mark.parametrize("told", ["much", [3], [{"said": None}]])
+def test_warnings_without_words_are_named(root, told):
+    path = root / "metrics" / "train_stage2.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"warnings": told}))
+    with pytest.raises(
+        UserError, match=r"train_stage2\.json: warnings: expected warnings.*repro train_stage2"
+    ):
+        read_inputs(*files(root))
+
+
 def test_missing_interval_is_named(root):
     path = root / "metrics" / "base.json"
     metrics = json.loads(path.read_text())

@@ -213,6 +213,17 @@ def test_warns_when_stage_one_has_not_taken_off(tmp_path, page):
     assert "not taken off" not in page.text
 
 
+def test_shows_what_training_said_of_collapse(tmp_path, page):
+    write_run(tmp_path, problems=40)
+    summary = tmp_path / "metrics" / "train_stage2.json"
+    told = {"sign": "copying", "since": 31, "said": "Since step 31: attempt 2 <only> copies."}
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"warnings": [told]}))
+    warned = Page(render(tmp_path))
+    assert "warnings-stage2" in warned.ids and "warnings-stage1" not in warned.ids
+    assert "Since step 31: attempt 2 <only> copies." in warned.text
+    assert "signs of collapse" not in page.text
+
+
 def test_says_so_when_it_is_a_smoke_run(root, page):
     assert "smoke run" in Page(render(root, smoke=True)).text
     assert "smoke run" not in page.text
