@@ -8,7 +8,8 @@ attempt), no KL and five times the learning rate (loses its entropy). Sound: bot
 in score_core/rl/collapse.py were chosen on runs of another seed (`--seeds 21`).
 
 Writes benchmarks/collapse.csv: for each run what it came to on validation problems, and what the monitor
-told. FOLDER keeps models and curves; runs that are there are not run again.
+told. FOLDER keeps models and curves; runs that are there are not run again. A run made to collapse may not,
+and a sound one may: what it came to says which. The committed table holds seeds 31 and 32 only so far.
 """
 
 from collections.abc import Iterator, Mapping
