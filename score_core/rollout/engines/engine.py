@@ -1,7 +1,7 @@
 """What an engine is: something that samples dialogues from a model's present weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -14,6 +14,7 @@ from score_core.rollout.conversation import Conversation
 from score_core.rollout.trajectories import Segments, TokenLogp
 
 DType = Literal["float32", "bfloat16"]
+OnToken = Callable[[int, dict[int, int]], object]  # an attempt, and a token by dialogue
 # Nats a token by which an engine's log-probabilities may differ from the trainer's, in the mean over a step.
 TOLERATED: dict[DType, float] = {"float32": 1e-4, "bfloat16": 0.02}
 
@@ -82,10 +83,13 @@ class Engine(ABC):
     Attributes:
         reproducible: whether equal weights and requests give equal bits, on one machine and one process.
         schedules: whether it takes any number of dialogues at once, and decides itself which go together.
+        on_token: called with an attempt, from 1, and the tokens just chosen, by dialogue, for a person who
+            waits for them; by engines that choose them in this process. What it raises ends the sampling.
     """
 
     reproducible: ClassVar[bool] = False
     schedules: ClassVar[bool] = False
+    on_token: OnToken | None = None
 
     @classmethod
     def make(cls, setting: Setting) -> Self:
