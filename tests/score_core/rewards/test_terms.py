@@ -24,7 +24,8 @@ def group(*texts, correct, attempt=1):
 
 
 def rewards(**weights):
-    return Rewards(reward(terms=[{"name": name, "weight": weight} for name, weight in weights.items()]))
+    terms = [{"name": name, "weight": weight} for name, weight in weights.items()]
+    return Rewards(reward(terms=terms), training=True)
 
 
 def test_match_pays_right_answers():
@@ -111,7 +112,7 @@ def test_f1_counts_common_tokens(extracted, references, value):
 HOSTILE = "<think>", "</think>", "<answer>", "Step 1", "Step 11", "1", "1.", "- ", "\n", " ", "a ", "First,"
 
 
-@pytest.mark.parametrize("name", sorted({*TERMS} - {"code_share"}))  # which runs programs
+@pytest.mark.parametrize("name", sorted({*TERMS} - {"code_share", "gold_judge"}))  # a sandbox, a model
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_ten_megabytes_are_paid_as_ten_lines_are(name, piece):
     text = piece * (10_000_000 // len(piece))
