@@ -119,6 +119,7 @@ def _mistake(problem: ErrorDetails, missing: str) -> Mistake:
         "hub",
         "local",
         "math_archive",
+        "reasoning_gym",
         "tiny",
     }  # pydantic adds a union's tag to the path
     loc = [str(part) for part in problem["loc"] if not str(part).startswith("(")]  # those of reward.terms

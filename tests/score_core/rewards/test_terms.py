@@ -201,8 +201,8 @@ def test_unknown_names_are_refused_with_the_nearest():
         rewards(match=1.0, format_and_mach=1.0)
     assert str(caught.value) == (
         "reward.terms.1.name: there is no 'format_and_mach'; did you mean format_and_match? "
-        "Known: code_share, cosine_length, f1, format, format_and_match, match, reasoning_steps, repetition, "
-        "strict_format_and_match, tag_count."
+        "Known: code_share, cosine_length, f1, format, format_and_match, gold_judge, match, reasoning_steps, "
+        "repetition, strict_format_and_match, tag_count."
     )
 
 
