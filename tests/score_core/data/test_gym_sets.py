@@ -32,7 +32,7 @@ def test_what_to_install_is_one_line():
 
 @needed
 def test_splits_are_disjoint_and_hold_the_librarys_answers():
-    import reasoning_gym
+    from score_core.answers.gym import library
 
     scored, plain = prepare(settings()), prepare(settings(matcher="exact_match"))
     assert {name: len(rows) for name, rows in scored.splits.items()} == SIZES
@@ -40,7 +40,7 @@ def test_splits_are_disjoint_and_hold_the_librarys_answers():
     problems = [problem for rows in scored.splits.values() for problem in rows]
     assert len({problem.problem for problem in problems}) == sum(SIZES.values())
     bare = {problem.problem: problem.references for rows in plain.splits.values() for problem in rows}
-    score = reasoning_gym.get_score_answer_fn("number_sequence")
+    score = library().get_score_answer_fn("number_sequence")
     for problem in problems:
         entry = json.loads(problem.references[0])
         assert bare[problem.problem] == (entry["answer"],)
