@@ -69,6 +69,10 @@ accept: $(READY) ## Makes the present result the one that later runs are held ag
 try: $(READY) ## Both attempts of the base and of the trained model at your problem; args="--test 3"
 	@python -m tasks.commands.try_it $(args)
 
+.PHONY: browse
+browse: $(READY) ## The same in a browser, token by token, on this machine only; args="--port 7861"
+	@python -m tasks.commands.browse $(args)
+
 .PHONY: export
 export: $(READY) ## Trained model and model card together, in export/
 	@python -m tasks.commands.export $(args)

@@ -51,6 +51,8 @@ def _inputs(config: Config) -> dict[str, Path]:
         named |= {f"data.{key}": path for key, path in used.local.items()}
     if isinstance(config.used_model, LocalModel):
         named["model.path"] = config.used_model.path
+    # A judge may be a model that the pipeline makes before it trains.
+    named |= {key: path for key, path in config.reward.read.items() if path not in all_outputs()}
     return {key: Path(path) for key, path in named.items() if path is not None}
 
 

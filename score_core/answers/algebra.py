@@ -35,6 +35,9 @@ _FLIPPED = {
     sympy.Ne: sympy.Ne,
 }
 
+# Pairs that have the parser build its tables, which it does at its first use.
+WARM = [(left, r"\sqrt{2}+x") for left in (r"\frac{1}{2}+x^2", r"e^{2x}", r"a_1=3", r"(1,\infty)")]
+
 
 def equal(gold: str, answer: str) -> bool:
     """Whether two normalised answers are equal, algebra included. Not equal where it cannot tell."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from score_core.answers.code_tests import CodeTests
 from score_core.answers.extractors import NUMBER, boxed
+from score_core.answers.gym_scorer import GymScorer
 from score_core.answers.math_equality import MathEquality, Pair
 from score_core.answers.mathematics import MAX_CHARACTERS, normalise
 from score_core.answers.plain_numbers import read_number
@@ -167,11 +168,12 @@ def _not_asked(gold: str, answer: str) -> None:
     """The algebra, where only what takes none is to be decided."""
 
 
-MATCHERS: dict[str, type[ExactMatcher] | type[CodeTests]] = {
+MATCHERS: dict[str, type[ExactMatcher] | type[CodeTests] | type[GymScorer]] = {
     "math_acc": MathMatcher,
     "integer": IntegerMatcher,
     "exact_match": ExactMatcher,
     "em": WordsMatcher,
     "in_acc": ContainedMatcher,
     "code_tests": CodeTests,
+    "reasoning_gym": GymScorer,
 }

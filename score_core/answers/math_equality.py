@@ -44,12 +44,13 @@ class MathEquality:
 
     Args:
         seconds: CPU time that one comparison may take.
+        module: what compares, with a function `equal(gold, answer)` and pairs to begin with, `WARM`.
 
     Processes start with the first comparison and end with this object.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, module: str = "score_core.answers.algebra") -> None:
+        self._seconds, self._module = seconds, module
         self._own()
 
     def verdicts(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, bool | None]]:
@@ -94,7 +95,7 @@ class MathEquality:
         try:
             helper = self._idle.pop()  # atomic, so each thread has a helper of its own
         except IndexError:
-            helper = _Helper()
+            helper = _Helper(self._module)
         reply = helper.ask(pair, seconds)
         if reply == LOST:
             helper.end()
@@ -106,11 +107,11 @@ class MathEquality:
 class _Helper:
     """One helper process, in a process group of its own with the child that does its comparisons."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         root = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen(
             # -P keeps the working directory off the helper's path, where its file names would hide others.
-            [sys.executable, "-P", "-m", "score_core.answers.math_worker"],
+            [sys.executable, "-P", "-m", "score_core.answers.math_worker", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -34,7 +34,7 @@ def fingerprint(
 
     Args:
         stage: its section's name.
-        inputs: folders of models and data, in a fixed order; their names do not count.
+        inputs: files and folders of models and data, in a fixed order; their names do not count.
         code: files and folders of the code that computes.
         dialogue: what is said around problems and attempts, as the chat template writes it.
     """
@@ -43,8 +43,8 @@ def fingerprint(
     content = {
         "parameters": {**parameters, stage: config.stage(stage).model_dump(mode="json")},
         "dialogue": dialogue,
-        "inputs": [tree_digests(folder) for folder in inputs],
-        "code": [digest(path) if path.is_file() else tree_digests(path) for path in code],
+        "inputs": [_digests(path) for path in inputs],
+        "code": [_digests(path) for path in code],
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "python": platform.python_version(),
         # Another number adds up in another order, and sharded states fit one number only.
@@ -55,3 +55,7 @@ def fingerprint(
         "engine": "any" if sampling == "any" else runtime.engine_for(sampling),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digests(path: Path) -> object:
+    return digest(path) if path.is_file() else tree_digests(path)

@@ -1,6 +1,6 @@
 """The section `data`: where problems come from, and how many each split holds."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,15 @@ class ArithmeticData(GeneratedData):
     operation: Literal["addition", "subtraction", "multiplication"]
     operands: Annotated[int, Field(ge=2, le=8)]
     digits: Annotated[int, Field(ge=1, le=12)]  # of each operand
+    sizes: Sizes
+
+
+class GymData(GeneratedData):
+    """Exercises of the library reasoning_gym, installed apart (see `score_core/data/gym_sets.py`)."""
+
+    source: Literal["reasoning_gym"]
+    dataset: str  # one of the library's, such as "number_sequence"
+    options: dict[str, Any]  # of that data set, such as {max_value: 50}
     sizes: Sizes
 
 
@@ -124,6 +133,6 @@ class ArchiveData(Section):
 
 
 Data = Annotated[
-    AdditionData | ArchiveData | ArithmeticData | CodeData | HubData | LocalData,
+    AdditionData | ArchiveData | ArithmeticData | CodeData | GymData | HubData | LocalData,
     Field(discriminator="source"),
 ]

@@ -5,9 +5,10 @@ Names are plain text here: what they may be stands in one place each, the dicts 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from score_core.config.section import Positive, Section
 from score_core.errors import unknown_name
@@ -18,6 +19,33 @@ class Term(Section):
 
     name: str  # one of `TERMS`, score_core/rewards/terms.py, or where another stands: package.module:function
     weight: Annotated[float, Field(allow_inf_nan=False)]  # what it is multiplied by; negative for a penalty
+
+
+class Judge(Section):
+    """A model that is shown a gold answer and asked whether an attempt's is the same."""
+
+    path: Annotated[str, Field(min_length=1)]  # a model folder, such as models/base, or a name on the hub
+    revision: str | None  # of the hub's; null for a folder
+    dtype: Literal["float32", "bfloat16"]  # what it computes in
+    prompt: str  # a file with {problem}, {gold} and {answer}, which asks for yes or no
+    template_options: dict[str, Any]  # variables of its chat template, such as enable_thinking
+
+
+class JudgeTerm(Term):
+    """The term `gold_judge`."""
+
+    judge: Judge
+
+
+def _kind(term: Any) -> str:
+    name = term.get("name") if isinstance(term, dict) else getattr(term, "name", None)
+    return "(judge)" if name == "gold_judge" else "(term)"
+
+
+# Pydantic adds the tags to the paths of mistakes, from which `section.py` takes them.
+AnyTerm = Annotated[
+    Annotated[JudgeTerm, Tag("(judge)")] | Annotated[Term, Tag("(term)")], Discriminator(_kind)
+]
 
 
 class Reward(Section):
@@ -35,7 +63,24 @@ class Reward(Section):
     # Where `code_tests` runs programs that a model has written. required: in a sandbox, or the stage refuses.
     # none: as this user, within limits of time and memory; they may read and write what the user may.
     sandbox: Literal["required", "none"]
-    terms: Annotated[tuple[Term, ...], Field(min_length=1)]
+    terms: Annotated[tuple[AnyTerm, ...], Field(min_length=1)]
+
+    @property
+    def read(self) -> dict[str, Path]:
+        """The files and folders that terms read, by the keys that name them."""
+        found = {}
+        for at, term in enumerate(self.terms):
+            if isinstance(term, JudgeTerm):
+                key = f"reward.terms.{at}.judge"
+                found[f"{key}.prompt"] = Path(term.judge.prompt)
+                if term.judge.revision is None:
+                    found[f"{key}.path"] = Path(term.judge.path)
+        return found
+
+    @property
+    def evaluated(self) -> tuple[Term, ...]:
+        """The terms of evaluation's reward: a model that judges is heard in training only."""
+        return tuple(term for term in self.terms if not isinstance(term, JudgeTerm))
 
     @model_validator(mode="after")
     def _tests_are_run(self) -> "Reward":
@@ -43,6 +88,15 @@ class Reward(Section):
             raise ValueError(
                 f"terms: code_share is the share of tests passed, and matcher: {self.matcher} runs none; set "
                 "matcher: code_tests or take another term"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_do_not_evaluate(self) -> "Reward":
+        if not self.evaluated:
+            raise ValueError(
+                "terms: gold_judge is training's alone, and evaluation reports a reward, too; add a term "
+                "that needs no model, such as {name: match, weight: 1.0}; with weight: 0 training ignores it"
             )
         return self
 

@@ -186,6 +186,13 @@ class Config(Section):
                         f"watched.data: {watched} does not hold data.{key}: {path}, whose changes would go "
                         "unnoticed; set watched.data to a folder that holds all local sets"
                     )
+        if (folder := self.conversation.folder) is not None:
+            for key, path in self.reward.read.items():
+                if key.endswith(".prompt") and Path(folder) not in path.parents:
+                    raise ValueError(
+                        f"{key}: {path} is not in conversation.folder: {folder}, and its changes would go "
+                        "unnoticed; copy it there"
+                    )
         read: dict[str, str | None] = {}
         if isinstance(self.data, HubData | ArchiveData):
             read = {"data": self.data.fixture}

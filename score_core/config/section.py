@@ -119,9 +119,11 @@ def _mistake(problem: ErrorDetails, missing: str) -> Mistake:
         "hub",
         "local",
         "math_archive",
+        "reasoning_gym",
         "tiny",
     }  # pydantic adds a union's tag to the path
-    path = tuple(str(part) for at, part in enumerate(problem["loc"]) if not (part in tags and at == 1))
+    loc = [str(part) for part in problem["loc"] if not str(part).startswith("(")]  # those of reward.terms
+    path = tuple(part for at, part in enumerate(loc) if not (part in tags and at == 1))
     kind, found = problem["type"], problem["input"]
     if kind.startswith("union_tag"):
         path = (*path, "source")

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from score_core.answers.verifier import RESCUES as UNREADABLE
 from score_core.answers.verifier import Verifier
 from score_core.config.code_data import CodeData
-from score_core.config.data import AdditionData, ArchiveData, ArithmeticData, Data, GeneratedData
+from score_core.config.data import AdditionData, ArchiveData, ArithmeticData, Data, GeneratedData, GymData
 from score_core.config.schema import Config
+from score_core.data import gym_sets
 from score_core.data.code_sets import read_code, read_repairs
 from score_core.data.math_archive import read_math_archive
 from score_core.data.sources import Row, Split, read_source
@@ -124,6 +125,9 @@ def _read(config: Config, data: Data, verifier: Verifier) -> tuple[dict[str, Spl
             return _generated(addition.make_problems(data, config.seed)), None
         case ArithmeticData():
             return _generated(arithmetic.make_problems(data, config.seed)), None
+        case GymData():
+            scored = config.reward.matcher == "reasoning_gym"
+            return _generated(gym_sets.make_problems(data, config.seed, scored)), None
         case CodeData():
             source, repairs = read_code(data), read_repairs(data, verifier)
         case ArchiveData():

@@ -60,6 +60,14 @@ def render_page(inputs: Inputs, config: Config, versions: Sequence[tuple[str, st
         },
         curves=curves,
         samples=choose_samples(final, attempts, config.report.samples),
+        # Some systems publish a mean reward. Where right answers alone are paid it is the accuracy again.
+        paid=[model for model in inputs.models if model.metrics.get("reward_t2") is not None]
+        if any(
+            model.metrics.get(f"reward_t{t}") not in (None, model.metrics[f"accuracy_t{t}"])
+            for model in inputs.models
+            for t in (1, 2)
+        )
+        else [],
         published=yaml.safe_load((FOLDER / "published.yaml").read_text("utf-8")),
         parameters=parameter_rows(config),
         versions=versions,

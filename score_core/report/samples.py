@@ -3,7 +3,9 @@
 import difflib
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -73,7 +75,9 @@ def choose_samples(generations: pd.DataFrame, attempts: int, count: int) -> list
     for (a, b), name in KINDS.items():
         rows = shuffled[(first == a) & (last == b)]
         chosen = rows.head(count).to_dict("records")
-        kinds.append(Kind(f"{name}: {OUTCOMES[a, b]}", len(rows), [_sample(row, attempts) for row in chosen]))
+        kinds.append(
+            Kind(f"{name}: {OUTCOMES[a, b]}", len(rows), [sample_of(row, attempts) for row in chosen])
+        )
     return kinds
 
 
@@ -89,7 +93,8 @@ def changes(before: str, after: str) -> list[tuple[str, bool]]:
     return pieces
 
 
-def _sample(row: dict, attempts: int) -> Sample:
+def sample_of(row: Mapping[str, Any], attempts: int) -> Sample:
+    """A row of generations as people see it: control characters visible, changes in pieces."""
     shown: list[Attempt] = []
     for t in range(1, attempts + 1):
         text, extracted = visible(str(row[f"text_t{t}"])), row[f"extracted_t{t}"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from score_core.config.code_data import CodeData
-from score_core.config.data import AdditionData, ArchiveData, ArithmeticData, HubData, LocalData
+from score_core.config.data import AdditionData, ArchiveData, ArithmeticData, GymData, HubData, LocalData
 from score_core.config.model import AdditionModel, HubModel, LocalModel, TinyModel
 from score_core.config.schema import Config
 from score_core.report.inputs import Inputs
@@ -62,6 +62,8 @@ def data_name(config: Config) -> str:
             return f"addition of two {data.digits}-digit numbers"
         case ArithmeticData() as data:
             return f"{data.operation} of {data.operands} {data.digits}-digit numbers"
+        case GymData() as data:
+            return f"{data.dataset} of reasoning_gym"
         case ArchiveData() as data:
             instead = (
                 f", in place of {config.data.path}"

@@ -22,7 +22,8 @@ class Grader:
     """The verifier and the rewards that the section `reward` describes.
 
     Args:
-        training: comparisons have `reward.training_seconds`, not `reward.seconds`.
+        training: comparisons have `reward.training_seconds`, not `reward.seconds`; and models that judge
+            are heard.
 
     Raises:
         UserError: a name in it is unknown. Making a grader costs nothing: make one before any work.
@@ -32,7 +33,7 @@ class Grader:
         if training:
             settings = settings.model_copy(update={"seconds": settings.training_seconds})
         self._verifier = Verifier(settings)
-        self._rewards = Rewards(settings)
+        self._rewards = Rewards(settings, training)
 
     def grade(self, groups: Sequence[Ungraded]) -> list[list[Graded]]:
         """Grades the members of each group, in order.

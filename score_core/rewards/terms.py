@@ -23,6 +23,7 @@ from score_core.rewards.forms import (
     strict_format_and_match,
     tag_count,
 )
+from score_core.rewards.gold_judge import GoldJudge
 from score_core.rewards.group import Group
 from score_core.rewards.lengths import cosine_length, repetition
 
@@ -46,10 +47,11 @@ def code_share(group: Group) -> list[float]:
     return [share_passed(group.problem.references, program) for program in group.extracted]
 
 
-TERMS: dict[str, RewardTerm | Callable[[Term], RewardTerm]] = {
+TERMS: dict[str, RewardTerm | Callable[[Any], RewardTerm]] = {
     "match": match,
     "code_share": code_share,
     "f1": f1,
+    "gold_judge": GoldJudge,
     "format_and_match": format_and_match,
     "strict_format_and_match": strict_format_and_match,
     "format": format,
@@ -63,13 +65,19 @@ TERMS: dict[str, RewardTerm | Callable[[Term], RewardTerm]] = {
 class Rewards:
     """The weighted sum of the terms that `reward.terms` names.
 
+    Args:
+        training: whether models that judge are heard.
+
     Raises:
         UserError: there is no term of that name, or nothing at that import path.
     """
 
-    def __init__(self, settings: Reward) -> None:
+    def __init__(self, settings: Reward, training: bool) -> None:
+        wanted = settings.terms if training else settings.evaluated
         self._terms: list[tuple[Term, RewardTerm]] = [
-            (term, _made(term, f"reward.terms.{at}.name")) for at, term in enumerate(settings.terms)
+            (term, _made(term, f"reward.terms.{at}.name"))
+            for at, term in enumerate(settings.terms)
+            if term in wanted
         ]
 
     def score(self, group: Group) -> list[float]:

@@ -97,7 +97,7 @@ def train(
             is full later.
         Stopped: by SIGINT or SIGTERM, in training, and saved.
     """
-    inputs = [folders.reference, folders.data, folders.start]
+    inputs = [folders.reference, folders.data, folders.start, *config.reward.read.values()]
     conversation = load_conversation(base_of(folders.reference), config.conversation, algorithm.longest)
     run = folders.work / fingerprint(config, runtime, name, inputs, code, conversation.dialogue)
     if os.environ.get("RANK", "0") == "0":

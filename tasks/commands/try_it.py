@@ -1,35 +1,28 @@
 """Ask the base and the trained model the same problem: `python -m tasks.commands.try_it`.
 
 Type a problem, or let `--test 3` draw three from the test split. Both models' attempts stand side by
-side, with the verdict where the right answer is known.
+side, with the verdict where the right answer is known. `browse` shows the same in a browser.
 """
 
 import argparse
-import os
 import random
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from score_core.errors import UserError, refusing
+from score_core.errors import UserError
 from score_core.problems import Problem, read_problems
 from score_core.report.visible import visible
-from tasks.runner.command_line import add_configuration, read_configuration
+from tasks.commands.both_models import MODELS, add_models, both, typed
 from tasks.runner.exits import exit_code, parser_of
-from tasks.runner.pipeline import check_model_made, outputs_of, stages_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Each model's heading, and the stage that makes it.
-MODELS = {"base model": "prepare_base_model", "trained model": stages_of("train")[-1]}
 
 Row = Mapping[str, Any]
 Ask = Callable[[list[Problem]], list["pd.DataFrame"]]  # a table of generations for each of MODELS
@@ -64,17 +57,6 @@ def _harmless(text: str) -> str:
     return "\n".join(visible(text).splitlines()) or "(nothing)"
 
 
-def typed(text: str) -> Problem:
-    """A problem of a person, to which nobody knows the answer.
-
-    Raises:
-        UserError: the terminal sent bytes that are no text.
-    """
-    with refusing(f"{text!r}: not a text", "type it in UTF-8"):
-        text.encode()
-    return Problem("typed", text, references=())
-
-
 def show(problems: list[Problem], ask: Ask) -> None:
     """Asks both models and prints what they say."""
     tables = [table.to_dict("records") for table in ask(problems)]
@@ -95,17 +77,7 @@ def converse(ask: Ask, example: str | None) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Shows what the command line asks for."""
-    config, runtime = read_configuration(given)
-    once = config.evaluation.model_copy(update={"samples": 1})
-    config = config.model_copy(update={"evaluation": once})
-    runtime = runtime.model_copy(update={"engine": "builtin"})  # a few problems are not worth a server
-    folders = (given.base, given.trained)
-    for folder, stage in zip(folders, MODELS.values(), strict=True):
-        check_model_made(folder, stage)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars would stand between the answers
-    from score_core.evaluation.evaluate import Evaluator  # loads torch
-
-    models = cache(lambda: [Evaluator(folder, config, runtime, given.base) for folder in folders])
+    models = both(given)
 
     def ask(problems: list[Problem]) -> list["pd.DataFrame"]:
         return [model.evaluate(problems, show_progress=False) for model in models()]
@@ -127,12 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--problem", metavar="TEXT", help="ask this and end")
     what.add_argument("--test", metavar="N", type=int, nargs="?", const=1, help="draw N test problems (1)")
-    base, trained = (outputs_of(stage)[0] for stage in MODELS.values())
-    data = outputs_of("download_data")[0]
-    parser.add_argument("--base", type=Path, default=base, help=f"the model on the left ({base})")
-    parser.add_argument("--trained", type=Path, default=trained, help=f"the model on the right ({trained})")
-    parser.add_argument("--data", type=Path, default=data, help=f"the prepared splits ({data})")
-    add_configuration(parser)
+    add_models(parser)
     given = parser.parse_args(arguments)
     if given.test is not None and given.test < 1:
         parser.error(f"argument --test: expected a number from 1, found {given.test}")

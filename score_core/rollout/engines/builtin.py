@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.cache import BoundedCache
 from score_core.rollout.engines.drawing import choose
-from score_core.rollout.engines.engine import Engine, Request, Sampled
+from score_core.rollout.engines.engine import Engine, OnToken, Request, Sampled
 from score_core.rollout.trajectories import TokenLogp
 
 LEAVE = 0.75  # rows leave when at most this share of the batch goes on: moving them takes time too
@@ -61,7 +61,7 @@ class BuiltinEngine(Engine):
             self.model.train(was_training)
 
     def _sample(self, conversation: Conversation, request: Request) -> Sampled:
-        decoder = _Decoder(self.model, conversation, request)
+        decoder = _Decoder(self.model, conversation, request, self.on_token)
         count = request.count
         dialogues: list[list[tuple[list[int], int]]] = [
             [(prompt, 0)] for prompt in request.prompts for _ in range(request.samples)
@@ -92,8 +92,10 @@ class _Decoder:
     The dialogues that are answered are the first rows of the cache; `order` says which dialogue is where.
     """
 
-    def __init__(self, model: PreTrainedModel, conversation: Conversation, request: Request) -> None:
-        self.model, self.request = model, request
+    def __init__(
+        self, model: PreTrainedModel, conversation: Conversation, request: Request, on_token: OnToken | None
+    ) -> None:
+        self.model, self.request, self.on_token = model, request, on_token
         self.limit, self.pad_id = conversation.settings.max_new_tokens, conversation.end_ids[0]
         self.end_ids = torch.tensor(conversation.end_ids, device=model.device)
         noise = request.noise
@@ -128,6 +130,9 @@ class _Decoder:
             token_n = torch.where(alive_n, token_n, -1)
             token_NM[rows, position] = token_n
             logp_NM[rows, position] = torch.where(alive_n, logp_n, 0.0)
+            if self.on_token is not None:
+                chosen = zip(rows.tolist(), token_n.tolist(), strict=True)
+                self.on_token(attempt, {row: token for row, token in chosen if token >= 0})
             unread_N[rows] = alive_n
             alive_n = alive_n & ~torch.isin(token_n, self.end_ids)
             if (position + 1) % look == 0:

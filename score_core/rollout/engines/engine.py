@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # which takes seconds to load, and what starts processes need
     from transformers import PreTrainedModel
 
 DType = Literal["float32", "bfloat16"]
+OnToken = Callable[[int, dict[int, int]], object]  # an attempt, and a token by dialogue
 # Nats a token by which an engine's log-probabilities may differ from the trainer's, in the mean over a step.
 TOLERATED: dict[DType, float] = {"float32": 1e-4, "bfloat16": 0.02}
 
@@ -86,10 +87,13 @@ class Engine(ABC):
     Attributes:
         reproducible: whether equal weights and requests give equal bits, on one machine and one process.
         schedules: whether it takes any number of dialogues at once, and decides itself which go together.
+        on_token: called with an attempt, from 1, and the tokens just chosen, by dialogue, for a person who
+            waits for them; by engines that choose them in this process. What it raises ends the sampling.
     """
 
     reproducible: ClassVar[bool] = False
     schedules: ClassVar[bool] = False
+    on_token: OnToken | None = None
 
     @classmethod
     def make(cls, setting: Setting) -> Self:

@@ -65,3 +65,20 @@ def test_no_pair_takes_long(row: dict[str, str]) -> None:
     start = time.monotonic()
     verifier.verify_all([row["answer"]], [(row["gold"],)])
     assert time.monotonic() - start < WATCHDOG_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1000", "1,000"),
+        ("3", "3.0"),
+        (r"\frac12", "0.5"),
+        ("x^2+1", "1+x^2"),
+        ("(C)", r"\text{(C)}"),
+        ("t+1", r"\boxed{t+1}"),
+        ("$18", "18"),
+    ],
+)
+def test_what_other_systems_graded_wrong_is_in_the_table(one, other):
+    rows = [row for row in ROWS if row["matcher"] == "math_acc" and row["expected"] == "yes"]
+    assert [row for row in rows if {row["gold"], row["answer"]} == {one, other}]

@@ -30,7 +30,8 @@ LEFT_OUT = "missing; copy it from conf/base.yaml or from a profile in conf/profi
         ({"data": {"source": "local", "revision": "main"}}, "data.revision: unknown key"),
         (
             {"data": {"source": "attic"}},
-            "data.source: expected one of 'addition', 'math_archive', 'arithmetic', 'code', 'hub', 'local'",
+            "data.source: expected one of 'addition', 'math_archive', 'arithmetic', 'code', 'reasoning_gym', "
+            "'hub', 'local'",
         ),
         ({"reward": {"terms": [{"nam": "match", "weight": 1}]}}, "reward.terms.0.nam: unknown key; did you"),
         ({"stage1": {"steps": "many"}}, "found 'many'"),

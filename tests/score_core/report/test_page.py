@@ -48,6 +48,21 @@ def cells(page, table, heading):
     return [numbers(cell) for cell in row[1:]]
 
 
+def test_a_mean_reward_stands_beside_the_published_ones_where_it_is_no_accuracy(page, tmp_path):
+    ours = [row[0] for row in page.tables["published-table"] if row[0].startswith("This run")]
+    assert len(ours) == 1 and "accuracy by the verifier, greedy decoding" in ours[0]
+    write_run(tmp_path)
+    for number, name in enumerate(MODELS):
+        path, table = tmp_path / "metrics" / f"{name}.json", tmp_path / "generations" / f"{name}.parquet"
+        rewards = {"reward_t1": 0.25 + number / 8, "reward_t2": 0.5 + number / 8}
+        path.write_text(json.dumps(json.loads(path.read_text()) | rewards))
+        pd.read_parquet(table).assign(**rewards).to_parquet(table)
+    rows = Page(render(tmp_path)).tables["published-table"]
+    (start,) = [at for at, row in enumerate(rows) if "mean reward of training" in row[0]]
+    shown = [[numbers(cell) for cell in row[1:4]] for row in rows[start + 1 : start + 1 + len(MODELS)]]
+    assert shown == [[[25 + 12.5 * n], [50 + 12.5 * n], [25]] for n in range(len(MODELS))]
+
+
 def test_repaired_programs_are_a_row_where_they_were_measured(page, tmp_path):
     heading = "Repaired programs (MBPP-R)"
     assert not [row for row in page.tables["monitor-table"] if row and row[0].startswith("Tests passed")]

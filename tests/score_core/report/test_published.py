@@ -5,12 +5,22 @@ import yaml
 
 from score_core.report.templates import FOLDER
 
+GROUPS = yaml.safe_load((FOLDER / "published.yaml").read_text())
 ROWS = {
     (group["title"].split(",")[0], row["method"]): row
     # Of two groups on one benchmark the paper's own comes first.
-    for group in reversed(yaml.safe_load((FOLDER / "published.yaml").read_text()))
+    for group in reversed(GROUPS)
     for row in group["rows"]
 }
+
+
+def test_each_group_says_what_its_figures_are():
+    metrics = {group["source"].split(",")[0]: group["metric"] for group in GROUPS}
+    assert metrics["Kumar et al."] and metrics["the SCoRe authors' own"] and "Avg@32" in metrics["PAG"]
+    # The two that are called accuracy where they come from.
+    assert metrics["BY571/SCoRe"].startswith("mean reward")
+    assert "no verifier" in metrics["MeNicefellow/SelfCorrectionLanguageModelTraining"]
+    assert len(GROUPS) == 7 and all(group["metric"] for group in GROUPS)
 
 
 def test_delta_is_what_flows_in_less_what_flows_out():

@@ -24,7 +24,8 @@ def group(*texts, correct, attempt=1):
 
 
 def rewards(**weights):
-    return Rewards(reward(terms=[{"name": name, "weight": weight} for name, weight in weights.items()]))
+    terms = [{"name": name, "weight": weight} for name, weight in weights.items()]
+    return Rewards(reward(terms=terms), training=True)
 
 
 def test_match_pays_right_answers():
@@ -111,7 +112,7 @@ def test_f1_counts_common_tokens(extracted, references, value):
 HOSTILE = "<think>", "</think>", "<answer>", "Step 1", "Step 11", "1", "1.", "- ", "\n", " ", "a ", "First,"
 
 
-@pytest.mark.parametrize("name", sorted({*TERMS} - {"code_share"}))  # which runs programs
+@pytest.mark.parametrize("name", sorted({*TERMS} - {"code_share", "gold_judge"}))  # a sandbox, a model
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_ten_megabytes_are_paid_as_ten_lines_are(name, piece):
     text = piece * (10_000_000 // len(piece))
@@ -200,8 +201,8 @@ def test_unknown_names_are_refused_with_the_nearest():
         rewards(match=1.0, format_and_mach=1.0)
     assert str(caught.value) == (
         "reward.terms.1.name: there is no 'format_and_mach'; did you mean format_and_match? "
-        "Known: code_share, cosine_length, f1, format, format_and_match, match, reasoning_steps, repetition, "
-        "strict_format_and_match, tag_count."
+        "Known: code_share, cosine_length, f1, format, format_and_match, gold_judge, match, reasoning_steps, "
+        "repetition, strict_format_and_match, tag_count."
     )
 
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from score_core.rl.logprobs import add_token_scoring, score
+from score_core.rollout.engines.builtin import BuiltinEngine
 from score_core.rollout.engines.drawing import choose
+from score_core.rollout.engines.engine import Request
 from score_core.rollout.trajectories import assemble
 from tests.sampling import sample
 
@@ -164,6 +166,23 @@ def test_training_mode_is_left_as_it_was_and_not_used(make_model, conversation):
     found, _ = sample(model.train(), conversation, PROMPTS, 2, noise=noise)
     assert model.training
     assert found.segments == calm.segments
+
+
+def test_who_listens_hears_each_token_and_changes_none(make_model, conversation):
+    model, noise = make_model(), uniform(12, 3)
+    quiet, _ = sample(model, conversation, PROMPTS, 3, samples=3, noise=noise)
+    heard = [[[] for _ in range(3)] for _ in range(12)]
+
+    def listen(attempt: int, tokens: dict[int, int]) -> None:
+        for row, token in tokens.items():
+            heard[row][attempt - 1].append(token)
+
+    engine = BuiltinEngine()
+    engine.load(model)
+    engine.on_token = listen
+    found = engine.sample(conversation, Request(PROMPTS, 3, 3, noise))
+    assert found.segments == list(quiet.segments)
+    assert heard == quiet.attempts
 
 
 # ---------------------------------------------------------------------------------- choosing
