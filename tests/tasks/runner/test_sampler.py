@@ -19,7 +19,7 @@ from tasks.runner.processes import GRACE
 from tasks.runner.sampler import sampler
 from tests.configs import config, runtime
 from tests.small_run import small_config
-from tests.tasks.runner.test_launch import ROOT, TWO, finish, start, workplace
+from tests.tasks.runner.stages import ROOT, TWO, finish, start, workplace
 
 __all__ = ["workplace"]  # a fixture
 
