@@ -114,7 +114,7 @@ def prepare() -> None:
 def judge(model: str = "base") -> None:
     """Stage evaluate."""
     paths = {"metrics": "out/metrics.json", "generations": "out/generations.parquet"}
-    evaluate.run(arguments(model=model, base="base", data="data", **paths), *what_to_do())
+    evaluate.run(arguments(model=model, base="base", data="data", resample=False, **paths), *what_to_do())
 
 
 def learn(*changes: str) -> None:
