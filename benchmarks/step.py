@@ -6,6 +6,8 @@ On the embedded default's model, problems and batch (64 prompts x 8), in one clo
 take turns:
 
 * ours: Stage II, two turns, with the KL to the base model and the shaped reward;
+* ours_sharing_prompts: the same with `training.share_prompts`, as all profiles have it but the default, whose
+  bits it would change;
 * TRL's GRPOTrainer doing the same two turns, through its `rollout_func` (benchmarks/rivals.py);
 * TRL's GRPOTrainer doing one turn of as many sampled tokens.
 
@@ -17,6 +19,7 @@ saving of shared prompts. Writes benchmarks/step.csv.
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,6 +40,7 @@ from tests.test_pipeline import Checkout
 
 STEPS, WARM_UP = 20, 4
 OURS, TWO_TURNS, ONE_TURN = "ours", "trl_two_turn", "trl_one_turn"
+SHARING = "ours_sharing_prompts"
 TRAIN = (
     "tasks.train models/stage2 --name stage2 --start models/base --reference models/base "
     "--data data/prepared --metrics metrics/train_stage2 "
@@ -47,9 +51,11 @@ TRAIN = (
 def seconds_of(contestant: str, root: Path) -> tuple[float, dict[str, float]]:
     """The median step's seconds, and of ours the shares of its parts."""
     environment = os.environ | KERNELS | ENVIRONMENT
-    if contestant == OURS:
+    if contestant in (OURS, SHARING):
+        shutil.rmtree(root / ".runs", ignore_errors=True)  # or it goes on from the last round's checkpoint
+        sharing = ["--set", f"training.share_prompts={str(contestant == SHARING).lower()}"]
         subprocess.run(
-            [sys.executable, "-m", *TRAIN.split()],
+            [sys.executable, "-m", *TRAIN.split(), *sharing],
             cwd=root, env=environment, check=True, capture_output=True,
         )  # fmt: skip
         lines = (root / ".runs/train_stage2/timing.jsonl").read_text().splitlines()
@@ -95,18 +101,18 @@ if __name__ == "__main__":
         root = Checkout(Path(folder)).root
         for command in (
             "download_data data/prepared",
-            "prepare_base_model models/base --set model.steps=300",
+            "prepare_base_model models/base --set model.steps=100",
         ):
             subprocess.run([sys.executable, "-m", *f"tasks.{command}".split()], cwd=root, check=True)
-        training = load_config(root / "params.yaml", SETTINGS).training
+        training = load_config(root / "params.yaml", SETTINGS).stage("stage2")
         rows = training.prompts_per_step * training.samples_per_prompt
-        rates: dict[str, list[float]] = {name: [] for name in (OURS, TWO_TURNS, ONE_TURN)}
+        rates: dict[str, list[float]] = {name: [] for name in (OURS, SHARING, TWO_TURNS, ONE_TURN)}
         limits = rival("ceilings", root, os.environ | KERNELS | ENVIRONMENT)
         shares: dict[str, float] = {}
         for number in range(given.rounds):
             for name, found in rates.items():
                 seconds, parts = seconds_of(name, root)
-                shares = parts or shares
+                shares = parts if name == OURS else shares
                 found.append(rows / seconds)
                 print(f"round {number + 1}: {name}: {found[-1]:.0f} trajectories a second", flush=True)
         flops = flops_of_a_trajectory(root)
@@ -118,8 +124,11 @@ if __name__ == "__main__":
         **{f"{part}_share": share for part, share in shares.items()},
     }
     table = pd.DataFrame(
-        [(name, round(value), round(medians[OURS] / value, 2)) for name, value in medians.items()],
-        columns=["contestant", "trajectories_a_second", "ours_to_it"],
+        [
+            (name, round(value), *(round(medians[ours] / value, 2) for ours in (OURS, SHARING)))
+            for name, value in medians.items()
+        ],
+        columns=["contestant", "trajectories_a_second", "ours_to_it", "sharing_to_it"],
     )
     table.to_csv("benchmarks/step.csv", index=False)
     print(markdown(list(table), table.to_numpy()))
