@@ -106,11 +106,14 @@ class Shape:
         return self.vocabulary * (self.dtype + 3 * 4)
 
 
-def weight_bytes(shape: Shape, lora: Lora | None, packed: bool, launch: Launch) -> tuple[int, int]:
+def weight_bytes(
+    shape: Shape, lora: Lora | None, packed: bool, launch: Launch, starts: int = 0
+) -> tuple[int, int]:
     """What one process holds all the time, and what comes on top while it samples.
 
-    Policy and reference, gradients and optimiser. An adapter of rank r has about 2 r / hidden of the numbers
-    of the layers it is on, and the reference is the model under it. Of split models FSDP2 gathers one layer
+    Policy and reference, gradients and optimiser; and `starts` more frozen models of the same shape, as where
+    the model that training starts from samples. An adapter of rank r has about 2 r / hidden of the numbers of
+    the layers it is on, and the reference is the model under it. Of split models FSDP2 gathers one layer
     after another, and keeps the output layer from a forward on.
     """
     split, processes = launch.strategy, launch.world_size
@@ -121,8 +124,10 @@ def weight_bytes(shape: Shape, lora: Lora | None, packed: bool, launch: Launch) 
         under = shape.parameters * (0.6 if packed else shape.dtype) * share + kept
         adapter = shape.parameters * min(1.0, 2 * lora.rank / shape.hidden)
         optimiser = trained / (processes if split in ("zero2", "zero3", "fsdp2") else 1)
-        return round(under + adapter * optimiser), round(shape.parameters * shape.dtype * (1 - share))
-    reference = shape.parameters * shape.dtype * share
+        return round(under * (1 + starts) + adapter * optimiser), round(
+            shape.parameters * shape.dtype * (1 - share)
+        )
+    reference = shape.parameters * shape.dtype * share * (1 + starts)
     if split == "zero2":
         return round(reference + shape.parameters * (shape.dtype + (trained + 2) / processes)), 0
     held = reference + shape.parameters * (trained + (2 if shape.dtype == 2 else 0)) * share + 2 * kept

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from score_core.config.reward import JudgeTerm
+from score_core.config.reward import Judge, JudgeTerm
 from score_core.errors import UserError, refusing
 from score_core.files import read_text
 from score_core.hub import snapshot
@@ -20,6 +20,13 @@ from score_core.rewards.group import Group
 YES, NO = ("yes", "Yes", "YES"), ("no", "No", "NO")
 PARTS = ("{problem}", "{gold}", "{answer}")
 _PART = re.compile("{(problem|gold|answer)}")
+
+
+def judge_folder(settings: Judge) -> Path:
+    """Where the judge stands, fetched from the hub if need be."""
+    if settings.revision is None:
+        return Path(settings.path)
+    return snapshot("model", settings.path, settings.revision, FILES)
 
 
 class GoldJudge:
@@ -36,7 +43,7 @@ class GoldJudge:
         remedy = "write this prompt file, or name another in judge.prompt"
         self._prompt = read_text(Path(self._settings.prompt), remedy).strip()
         if self._settings.revision is None:
-            check_model(self._folder)
+            check_model(judge_folder(self._settings))
         if missing := [part for part in PARTS if self._prompt.count(part) != 1]:
             raise UserError(
                 f"{self._settings.prompt}: expected {', '.join(PARTS)} once each, where they go; write "
@@ -55,10 +62,7 @@ class GoldJudge:
 
     @cached_property
     def _folder(self) -> Path:
-        settings = self._settings
-        if settings.revision is None:
-            return Path(settings.path)
-        return snapshot("model", settings.path, settings.revision, FILES)
+        return judge_folder(self._settings)
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -5,22 +5,29 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from score_core.config.reward import JudgeTerm
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.config.training import Training
 from score_core.distributed import trainer_settings
 from score_core.models.folders import load_configs
-from score_core.models.memory import BatchSizes, Shape, fit_batches, weight_bytes
+from score_core.models.memory import DTYPES, BatchSizes, Shape, fit_batches, weight_bytes
+from score_core.models.weights import count_parameters
+from score_core.rewards.gold_judge import judge_folder
 from score_core.rl.logprobs import CHUNK
 from score_core.seeding import derive_seed
 
 
-def batch_sizes(config: Config, runtime: Runtime, base: Path, longest: int) -> BatchSizes:
+def batch_sizes(
+    config: Config, runtime: Runtime, base: Path, longest: int, *, server: bool = False, starts: int = 0
+) -> BatchSizes:
     """What `runtime` asks for, and where that is `auto`, what fits.
 
     Args:
         base: the folder of a whole model.
         longest: tokens of a dialogue of full length.
+        server: whether one samples that the stage starts on its own GPUs.
+        starts: further frozen models of the same shape.
 
     Raises:
         UserError: nothing fits.
@@ -30,9 +37,13 @@ def batch_sizes(config: Config, runtime: Runtime, base: Path, longest: int) -> B
         shape = Shape.of(base, load_configs(base)[0], config.dtype)
         # GPUs of a run are taken to be of one kind: all processes have to come to the same sizes.
         room = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-        weights = weight_bytes(shape, config.lora, config.quantize is not None, runtime.launch)
+        if room is not None and server:
+            room = round(room * (1 - runtime.vllm.memory))
+        held, sampling = weight_bytes(shape, config.lora, config.quantize is not None, runtime.launch, starts)
+        judges = [term.judge for term in config.reward.terms if isinstance(term, JudgeTerm)]
+        held += sum(count_parameters(judge_folder(judge)) * DTYPES[judge.dtype] for judge in judges)
         recomputed = runtime.launch.gradient_checkpointing
-        fitting = fit_batches(shape, weights, longest, room, CHUNK, recomputed)
+        fitting = fit_batches(shape, (held, sampling), longest, room, CHUNK, recomputed)
         tokens = fitting.tokens if tokens == "auto" else tokens
         rows = fitting.rows if rows == "auto" else rows
     return BatchSizes(int(tokens), int(rows))

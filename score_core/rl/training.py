@@ -146,7 +146,14 @@ def train_phase(
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     base, longest = base_of(folders.reference), conversation.longest(algorithm.longest)
-    sizes = batch_sizes(config, runtime, base, longest)
+    sizes = batch_sizes(
+        config,
+        runtime,
+        base,
+        longest,
+        server=engine.schedules and runtime.launch.sampler == "start" and runtime.vllm.gpus is None,
+        starts=int(algorithm.samples_start),
+    )
     count = micro_batches(settings, sizes.tokens, longest, launched(), algorithm.dialogues)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
     arguments = training_arguments(config, runtime, settings, folders.work, name, count)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from score_core.rewards.gold_judge import GoldJudge
 from score_core.rewards.grader import Grader
 from score_core.rewards.group import Group, Ungraded
 from tests.configs import config, reward
+from tests.small_run import RUNTIME, folders, small_config, train_stage
 
 PROMPT = "prompts/boxed/gold_judge.txt"
 MATCH = {"name": "match", "weight": 1.0}
@@ -100,6 +102,17 @@ def test_training_pays_it_and_evaluation_does_not(convinced):
     ((evaluated,),) = Grader(settings).grade(wrong)
     assert (trained.reward, evaluated.reward) == (2.0, 0.0)
     assert not trained.correct and not evaluated.correct
+
+
+@pytest.mark.parametrize(("word", "earned"), [("yes", 2.0), ("No", 0.0)])
+def test_a_stage_trains_on_what_it_says(small_run, convinced, tmp_path, word, earned):
+    """From folder to folder: what attempts earn on top of being right."""
+    terms = [{"name": "match", "weight": 1.0}, term(convinced(word))]
+    target = folders(small_run, tmp_path, "stage2")
+    train_stage("stage2", small_config(reward={"terms": terms}), RUNTIME, target)
+    curve = pd.read_csv(target.metrics.with_name("stage2_curve.csv"))
+    right = curve[["accuracy_t1", "accuracy_t2"]].to_numpy()
+    assert curve[["reward_t1", "reward_t2"]].to_numpy() - right == pytest.approx(earned)
 
 
 def test_it_is_no_verifier():
