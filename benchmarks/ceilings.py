@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+CORES = 2  # that the benchmarks of steps compute on
 SIDE, COPIED = 2048, 2**28  # of the matrices, on a CPU; bytes
 ON_GPU = 4  # times as large there
 

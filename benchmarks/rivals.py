@@ -3,13 +3,15 @@
     .venv/bin/python -m benchmarks.rivals {two_turn,one_turn,ceilings} ROOT STEPS
 
 ROOT is a checkout with prepared data and a base model. Prints a line of JSON: the seconds of each step, or
-the ceilings. `two_turn` does the same work as our Stage II: a first attempt, the retry instruction, a second
-attempt, the shaped reward, the KL to the base model. `one_turn` samples as many tokens as two attempts, in
-one. Both with TRL's own sampling by `generate`, one micro-batch a step as ours, and no logging.
+the ceilings; torchrun starts it in several processes. `two_turn` does the same work as our Stage II: a first
+attempt, the retry instruction, a second attempt, the shaped reward, the KL to the base model. `one_turn`
+samples as many tokens as two attempts, in one. Both with TRL's own sampling by `generate`, one micro-batch a
+step as ours, and no logging.
 """
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.ceilings import ceilings
+from benchmarks.ceilings import CORES, ceilings
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import load_config
 from score_core.config.schema import Config
@@ -30,6 +32,8 @@ from score_core.problems import Problem, read_problems
 from score_core.rewards.grader import Grader
 from score_core.rewards.group import Ungraded
 from score_core.rollout.conversation import Conversation, load_conversation
+
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Clock(TrainerCallback):
@@ -130,7 +134,7 @@ def train(root: Path, steps: int, turns: int) -> list[float]:
     arguments = GRPOConfig(
         output_dir=str(root / "trl"),
         max_steps=steps,
-        per_device_train_batch_size=rows,
+        per_device_train_batch_size=rows // PROCESSES,
         gradient_accumulation_steps=1,
         num_generations=settings.samples_per_prompt,
         max_completion_length=sampled,
@@ -164,7 +168,9 @@ def train(root: Path, steps: int, turns: int) -> list[float]:
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    torch.set_num_threads(2)
+    torch.set_num_threads(CORES // PROCESSES)
     what, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     turns = {"two_turn": 2, "one_turn": 1}
-    print(json.dumps(ceilings() if what == "ceilings" else train(folder, count, turns[what])))
+    found = ceilings() if what == "ceilings" else train(folder, count, turns[what])
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(found))

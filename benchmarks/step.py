@@ -1,33 +1,42 @@
 """How fast we train two turns, beside what a user would pick instead, and what the machine could do.
 
-    .venv/bin/python -m benchmarks.step [--json FILE]            # a quarter of an hour
+    .venv/bin/python -m benchmarks.step [--json FILE]            # half an hour on 2 quiet cores
 
 On the embedded default's model, problems and batch (64 prompts x 8), in one clone of the checkout, these
 take turns:
 
-* ours: Stage II, two turns, with the KL to the base model and the shaped reward;
-* ours_sharing_prompts: the same with `training.share_prompts`, as all profiles have it but the default, whose
-  bits it would change;
-* TRL's GRPOTrainer doing the same two turns, through its `rollout_func` (benchmarks/rivals.py);
-* TRL's GRPOTrainer doing one turn of as many sampled tokens.
+* ours: Stage II, two turns, with the KL to the base model and the shaped reward, and with
+  `training.share_prompts`, as all profiles have it but the default, whose bits it would change;
+* ours_whole_dialogues: the same without;
+* trl_two_turn: TRL's GRPOTrainer doing the same two turns, through its `rollout_func` (benchmarks/rivals.py);
+* trl_one_turn: TRL's GRPOTrainer doing one turn of as many sampled tokens;
 
-All in one environment: the default's pinned kernels and threads. The machine's ceilings, a square matrix
-product and a copy in memory, are measured in the same run. Model FLOPs are those of the dialogues' tokens,
-10 a weight and token (sampling 2, reference 2, forward and backward 6) and those of attention, without the
-saving of shared prompts. Writes benchmarks/step.csv.
+each by one process of two threads, and by two of one thread.
+
+All in one environment, with the kernels that the processor is best at, as every profile computes but the
+default: what its pinned ones cost is in benchmarks/rate.csv. The machine's ceilings, a square matrix product
+and a copy in memory, are measured in the same run. Model FLOPs are those of the dialogues' tokens, 10 a
+weight and token (sampling 2, reference 2, forward and backward 6) and those of attention, without the saving
+of shared prompts. Where the time of a step goes is seen by torch's profiler (benchmarks/step_profile.py).
+Writes benchmarks/step.csv and benchmarks/step_profile.csv.
 """
 
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from benchmarks.ceilings import CORES
 from benchmarks.tables import markdown
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import load_config
@@ -39,41 +48,55 @@ from tasks.runner.exits import parser_of
 from tests.test_pipeline import Checkout
 
 STEPS, WARM_UP = 20, 4
-OURS, TWO_TURNS, ONE_TURN = "ours", "trl_two_turn", "trl_one_turn"
-SHARING = "ours_sharing_prompts"
+OURS, WHOLE, TWO_TURNS, ONE_TURN = "ours", "ours_whole_dialogues", "trl_two_turn", "trl_one_turn"
+PROCESSES = {1: "", 2: "_2_processes"}
 TRAIN = (
     "tasks.train models/stage2 --name stage2 --start models/base --reference models/base "
     "--data data/prepared --metrics metrics/train_stage2 "
     f"--set training.steps={STEPS} --set training.validate_every={STEPS}"
 )
+# An empty value is none to these libraries, and keeps the stage from setting one.
+KERNELS_OF_ITS_OWN = dict.fromkeys(KERNELS, "")
 
 
-def seconds_of(contestant: str, root: Path) -> tuple[float, dict[str, float]]:
+def seconds_of(contestant: str, processes: int, root: Path) -> tuple[float, dict[str, float]]:
     """The median step's seconds, and of ours the shares of its parts."""
-    environment = os.environ | KERNELS | ENVIRONMENT
-    if contestant in (OURS, SHARING):
-        shutil.rmtree(root / ".runs", ignore_errors=True)  # or it goes on from the last round's checkpoint
-        sharing = ["--set", f"training.share_prompts={str(contestant == SHARING).lower()}"]
-        subprocess.run(
-            [sys.executable, "-m", *TRAIN.split(), *sharing],
-            cwd=root, env=environment, check=True, capture_output=True,
-        )  # fmt: skip
-        lines = (root / ".runs/train_stage2/timing.jsonl").read_text().splitlines()
-        # The last step is left out as the first ones are: validation is in its neighbourhood.
-        laps = [json.loads(line) for line in lines][WARM_UP:-1]
-        whole = sum(lap["seconds"] for lap in laps)
-        shares = {part: sum(lap[part] for lap in laps) / whole for part in PARTS}
-        return statistics.median(lap["seconds"] for lap in laps), shares
-    found = rival(contestant.removeprefix("trl_"), root, environment)
-    return statistics.median(found[WARM_UP:]), {}
+    if contestant.startswith("trl"):
+        found = rival(contestant.removeprefix("trl_"), root, processes)
+        return statistics.median(found[WARM_UP:]), {}
+    shutil.rmtree(root / ".runs", ignore_errors=True)  # or it goes on from the last round's checkpoint
+    runtime = (root / "runtime.yaml").read_text()
+    threads = re.sub(r"(?m)^threads: \d+", f"threads: {CORES // processes}", runtime)
+    (root / "runtime.yaml").write_text(threads)
+    several = {"SCORE_LAUNCH_STRATEGY": "ddp", "SCORE_LAUNCH_PROCESSES": str(processes)}
+    environment = os.environ | KERNELS_OF_ITS_OWN | (several if processes > 1 else {})
+    sharing = ["--set", f"training.share_prompts={str(contestant == OURS).lower()}"]
+    subprocess.run(
+        [sys.executable, "-m", *TRAIN.split(), *sharing],
+        cwd=root, env=environment, check=True, capture_output=True,
+    )  # fmt: skip
+    lines = (root / ".runs/train_stage2/timing.jsonl").read_text().splitlines()
+    # The last step is left out as the first ones are: validation is in its neighbourhood.
+    laps = [json.loads(line) for line in lines][WARM_UP:-1]
+    whole = sum(lap["seconds"] for lap in laps)
+    shares = {part: sum(lap[part] for lap in laps) / whole for part in PARTS}
+    return statistics.median(lap["seconds"] for lap in laps), shares
 
 
-def rival(what: str, root: Path, environment: dict[str, str]) -> list[float]:
+def rival(what: str, root: Path, processes: int = 1) -> Any:
     """What benchmarks/rivals.py prints."""
-    command = [sys.executable, "-m", "benchmarks.rivals", what, str(root), str(STEPS)]
+    module = ["-m", "benchmarks.rivals", what, str(root), str(STEPS)]
+    if processes > 1:
+        module = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), *module]
+    environment = os.environ | ENVIRONMENT | {"ACCELERATE_USE_CPU": "1"}
+    return printed(module, environment)
+
+
+def printed(module: list[str], environment: dict[str, str]) -> Any:
+    """The JSON in the last line that a module prints."""
+    command = [sys.executable, *module]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    found: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def flops_of_a_trajectory(root: Path) -> float:
@@ -86,9 +109,7 @@ def flops_of_a_trajectory(root: Path) -> float:
     tokens = len(conversation.tokenizer.encode(f"{problem}=")) + len(conversation.instruction) + said
     model = config.model
     layer = 4 * model.hidden_size**2 + 3 * model.hidden_size * model.feed_forward
-    attention = (
-        2 * tokens * model.hidden_size
-    )  # a token's, in one layer: scores and sums, half of them causal
+    attention = 2 * tokens * model.hidden_size  # a token's in a layer: scores and sums, half of them causal
     return 10 * tokens * model.layers * (layer + attention / 2)
 
 
@@ -106,16 +127,19 @@ if __name__ == "__main__":
             subprocess.run([sys.executable, "-m", *f"tasks.{command}".split()], cwd=root, check=True)
         training = load_config(root / "params.yaml", SETTINGS).stage("stage2")
         rows = training.prompts_per_step * training.samples_per_prompt
-        rates: dict[str, list[float]] = {name: [] for name in (OURS, SHARING, TWO_TURNS, ONE_TURN)}
-        limits = rival("ceilings", root, os.environ | KERNELS | ENVIRONMENT)
+        limits = rival("ceilings", root)
+        rates: dict[str, list[float]] = defaultdict(list)
         shares: dict[str, float] = {}
-        for number in range(given.rounds):
-            for name, found in rates.items():
-                seconds, parts = seconds_of(name, root)
-                shares = parts if name == OURS else shares
-                found.append(rows / seconds)
-                print(f"round {number + 1}: {name}: {found[-1]:.0f} trajectories a second", flush=True)
+        for number, contestant, processes in product(
+            range(given.rounds), (OURS, WHOLE, TWO_TURNS, ONE_TURN), PROCESSES
+        ):
+            name = contestant + PROCESSES[processes]
+            seconds, of_parts = seconds_of(contestant, processes, root)
+            rates[name].append(rows / seconds)
+            shares = of_parts if name == OURS else shares
+            print(f"round {number + 1}: {name}: {rates[name][-1]:.0f} trajectories a second", flush=True)
         flops = flops_of_a_trajectory(root)
+        profiled = printed(["-m", "benchmarks.step_profile", str(root)], os.environ | ENVIRONMENT)
     medians = {name: statistics.median(found) for name, found in rates.items()}
     figures = {
         **medians,
@@ -123,15 +147,21 @@ if __name__ == "__main__":
         **limits,
         **{f"{part}_share": share for part, share in shares.items()},
     }
-    table = pd.DataFrame(
-        [
-            (name, round(value), *(round(medians[ours] / value, 2) for ours in (OURS, SHARING)))
-            for name, value in medians.items()
-        ],
-        columns=["contestant", "trajectories_a_second", "ours_to_it", "sharing_to_it"],
+    table = pd.DataFrame(medians.items(), columns=["contestant", "trajectories_a_second"])
+    as_many = (
+        table["contestant"]
+        .str.endswith(PROCESSES[2])
+        .map({False: medians[OURS], True: medians[OURS + PROCESSES[2]]})
     )
+    table["ours_to_it"] = (as_many / table["trajectories_a_second"]).round(2)
+    table = table.round({"trajectories_a_second": 0})
     table.to_csv("benchmarks/step.csv", index=False)
     print(markdown(list(table), table.to_numpy()))
+    parts = pd.DataFrame(profiled).T.fillna(0.0)
+    parts["all"] = parts.sum(axis=1)
+    parts = (100 * parts / parts["all"].sum()).round(1).rename_axis("percent_of_a_step").reset_index()
+    parts.to_csv("benchmarks/step_profile.csv", index=False)
+    print(markdown(list(parts), parts.to_numpy()))
     print(json.dumps(figures, indent=2))
     if given.json:
         write_json(given.json, figures)
