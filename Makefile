@@ -57,6 +57,10 @@ flow: $(READY) ## As repro, but as a Prefect flow; profile=NAME, args="--plan" s
 	@python -m flows.reproduce $(if $(profile),--profile '$(profile)') $(args)
 	@$(if $(args),,python -m tasks.commands.summary)
 
+.PHONY: compare
+compare: $(READY) ## All methods on several seeds, hours: experiments/compare; profile=NAME, says first how long
+	@python -m flows.compare $(if $(profile),--profile '$(profile)')
+
 .PHONY: serve
 serve: $(READY) ## Prefect's server, worker and deployments on this machine, until Ctrl-C
 	@python -m flows.serve $(args)

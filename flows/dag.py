@@ -50,9 +50,13 @@ class Step:
 
 
 def read_stages(root: Path = ROOT) -> list[Stage]:
-    """All stages in an order in which they can run; of two that could, the one that dvc.yaml has first."""
+    """All stages in an order in which they can run; of two that could, the one that dvc.yaml has first.
+
+    Args:
+        root: the folder of dvc.yaml: the checkout, or one of experiments/.
+    """
     repo = _repo(root)
-    place = {stage: at for at, stage in enumerate(_of_pipeline(repo))}
+    place = {stage: at for at, stage in enumerate(_of_pipeline(repo, root))}
     # Edges of DVC's graph point at what is needed.
     graph = repo.index.graph.subgraph(place)
     order = networkx.lexicographical_topological_sort(graph.reverse(copy=False), key=place.__getitem__)
@@ -129,9 +133,9 @@ def _repo(root: Path) -> Repo:
     return Repo(str(root), _wait_for_lock=True)
 
 
-def _of_pipeline(repo: Repo) -> list[PipelineStage]:
-    """The stages of the dvc.yaml at the root, which `dvc repro` runs; there may be other pipelines."""
-    file = Path(repo.root_dir) / "dvc.yaml"
+def _of_pipeline(repo: Repo, root: Path) -> list[PipelineStage]:
+    """The stages of the dvc.yaml in `root`, which `dvc repro` runs there; there may be other pipelines."""
+    file = root.resolve() / "dvc.yaml"
     stages = [stage for stage in repo.index.stages if Path(stage.path) == file]
     return [stage for stage in stages if isinstance(stage, PipelineStage)]
 
@@ -143,7 +147,7 @@ def _reasons(root: Path) -> dict[str, str]:
         repo = _repo(root)
         try:
             with repo.lock:
-                found = {stage: list(stage.status().values()) for stage in _of_pipeline(repo)}
+                found = {stage: list(stage.status().values()) for stage in _of_pipeline(repo, root)}
             break
         except LockError as error:
             if not told:

@@ -1,0 +1,123 @@
+"""The matrix of experiments/compare as a Prefect flow: one task run for each cell that is stale.
+
+    python -m flows.compare                    by params.yaml as it is
+    python -m flows.compare --profile gsm8k    select a profile first
+
+A cell that fails stops only what needs it; the page shows it as failed. An interrupted matrix goes on where
+it was. Exit codes: 0, 1 if cells failed, 2 for a mistake that the user can fix.
+"""
+
+import os
+import sys
+from collections import Counter
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed, State
+
+from flows import results
+from flows.artifacts import show_stages
+from flows.child import run
+from flows.connection import connect
+from flows.dag import ROOT, Stage, plan, read_stages
+from flows.notify import hooks
+from flows.reproduce import select_profile
+from flows.stages import REFUSED, USER_MISTAKE, Outcome, child_environment, reproduce_stage
+from score_core.errors import UserError
+from tasks.runner.exits import exit_code, parser_of
+from tasks.runner.lock import exclusive
+from tasks.runner.processes import end_with_parent
+
+MATRIX = ROOT / "experiments" / "compare"
+DONE = ("Cached", "Completed")
+FIRST = ("code", "settings")  # what the others are compared with: code may always have changed
+
+
+@flow(
+    name="compare",
+    persist_result=False,
+    on_completion=hooks(),
+    on_failure=hooks(),
+    on_crashed=hooks(),
+    on_cancellation=hooks(),
+)
+def compare(profile: str | None = None, retries: int = 1) -> State:
+    """Brings every method on every seed up to date, and the page that compares them.
+
+    Args:
+        profile: the profile to select first; none takes params.yaml as it is.
+        retries: how often a failed cell is run again, which resumes it.
+    """
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        end_with_parent()  # the worker
+    with exclusive("another flow run", ROOT / results.FLOW, accelerated=False, log=get_run_logger()):
+        try:
+            if profile is not None:
+                select_profile(profile)
+            name = results.result_name()
+            cells = read_stages(MATRIX)
+        except UserError as error:
+            return Failed(name=REFUSED, message=str(error))
+        if code := _command("benchmarks.arms"):
+            why = "what would be trained cannot be told; see the log"
+            return Failed(name=REFUSED if code == USER_MISTAKE else "Failed", message=why)
+        outcomes = run_cells(cells, retries)
+        missing = [one.stage for one in outcomes if one.state not in DONE]
+        show_stages(f"{name}-compare", outcomes)
+        if missing and (code := _command("benchmarks.compare")):  # DVC's own stage wants all cells
+            return Failed(message=f"{_some(missing)} have no result, and the page ended with {code}")
+        page = MATRIX / "page.md"
+        create_markdown_artifact(page.read_text(), key="compare", description=f"Methods, profile {name}")
+        counts = Counter(one.state for one in outcomes)
+        if missing:
+            return Failed(
+                message=f"{len(missing)} of {len(outcomes)} stages have no result: {_some(missing)}"
+            )
+        return Completed(message=f"{name}: {counts['Completed']} stages ran, {counts['Cached']} cached")
+
+
+def run_cells(cells: list[Stage], retries: int) -> list[Outcome]:
+    """Runs what is stale, in order; after a failure all that does not need it."""
+    outcomes: dict[str, Outcome] = {}
+    verdicts: dict[str, str] = {}
+    for stage in sorted(cells, key=lambda stage: stage.name not in FIRST):
+        if stage.name not in FIRST and not verdicts:
+            rest = [cell for cell in cells if cell.name not in FIRST]
+            verdicts = {step.stage: step.verdict for step in plan(rest, root=MATRIX)}
+        lost = [name for name in stage.needs if outcomes[name].state not in DONE]
+        if lost:
+            outcomes[stage.name] = Outcome(stage.name, "not reached", f"needs {_some(sorted(lost))}")
+        elif verdicts.get(stage.name) == "cached":
+            outcomes[stage.name] = Outcome(stage.name, "Cached", "up to date")
+        else:
+            outcomes[stage.name], _ = reproduce_stage(stage, False, retries, MATRIX)
+    return list(outcomes.values())
+
+
+def _command(module: str) -> int:
+    """Runs one of the project's commands; returns its exit code."""
+    logger = get_run_logger()
+    command = [sys.executable, "-m", module]
+    return run(command, lambda line: logger.info("%s", line), child_environment(), ROOT).code
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = parser_of("flows.compare", __doc__)
+    parser.add_argument("--profile", help="select this profile first")
+    parser.add_argument("--retries", type=int, default=0, help="of a failed cell (default: 0)")
+    given = parser.parse_args(arguments)
+    if code := exit_code("compare", lambda: connect(ROOT)):
+        return code
+    state = compare(given.profile, given.retries, return_state=True)
+    print(state.message, file=sys.stdout if state.is_completed() else sys.stderr)
+    return 0 if state.is_completed() else 2 if state.name == REFUSED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
