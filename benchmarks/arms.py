@@ -57,9 +57,10 @@ def hangs_on(config: Config, name: str) -> dict[str, Any]:
 
 
 def attempts(stage: Training) -> int:
-    """How many attempts a cell samples in training."""
+    """How many attempts a cell samples in training, verdicts on them included; of dialogues to their end."""
     iterations = getattr(stage, "iterations", 1)
-    return stage.steps * iterations * stage.prompts_per_step * stage.samples_per_prompt * stage.attempts
+    turns = 2 * stage.attempts - 1 if stage.verifies else stage.attempts
+    return stage.steps * iterations * stage.prompts_per_step * stage.samples_per_prompt * turns
 
 
 def main() -> None:

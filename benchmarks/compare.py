@@ -70,7 +70,7 @@ def spent(here: Path, methods: dict[str, Any], seed: int, method: str) -> dict[s
     curve = pd.read_csv(here / "curves" / f"{seed}-{method}_curve.csv")
     trajectories = stage["prompts_per_step"] * stage["samples_per_prompt"]
     trajectories *= stage["steps"] * stage.get("iterations", 1)
-    lengths = curve.filter(regex=r"^length_t\d+$").mean().sum()  # of iterations, the last one's
+    lengths = curve.filter(regex=r"^length_[tv]\d+$").mean().sum()  # of iterations, the last one's
     return {
         "trajectories": found["trajectories"] + trajectories,
         "tokens": found["tokens"] + trajectories * lengths,
