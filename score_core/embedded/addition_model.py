@@ -121,9 +121,8 @@ def encode(chats: list[list[str]], tokenizer: Qwen2Tokenizer) -> tuple[torch.Ten
     width = max(map(len, rows))
     input_ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
     # Before a token of an answer one end token more than twice the answers before it, which have two a turn.
-    ended, opened = (
-        input_ids.eq(tokenizer.convert_tokens_to_ids(token)).long() for token in (END, ASSISTANT)
-    )
+    end, assistant = torch.tensor(tokenizer.convert_tokens_to_ids([END, ASSISTANT]))
+    ended, opened = (input_ids == end).long(), (input_ids == assistant).long()
     in_answer = (ended.cumsum(1) - ended) == 2 * (opened.cumsum(1) - opened) - 1
     return input_ids, input_ids.masked_fill(~in_answer, -100)
 
