@@ -14,13 +14,12 @@ from score_core.rewards.grader import Graded
 Said = TypeVar("Said")
 _VERDICT = re.compile(r"(?:verdict:\s*)?(right|wrong)\.?", re.IGNORECASE)
 _MARKS = str.maketrans("", "", "*_`\"'")
-_LONGEST = 100  # characters of such a line
 
 
 def judgement(text: str) -> str | None:
     """`right` or `wrong`, if the text's last line is that word, or `Verdict:` and that word; else None."""
     last = text.rstrip().rpartition("\n")[2]
-    found = _VERDICT.fullmatch(last[:_LONGEST].translate(_MARKS).strip())
+    found = _VERDICT.fullmatch(last.translate(_MARKS).strip())
     return found[1].lower() if found else None
 
 

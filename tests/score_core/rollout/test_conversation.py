@@ -281,7 +281,7 @@ def test_arguments_of_the_library_are_no_options_of_a_template(make_conversation
 
 @pytest.mark.parametrize("retry", ["", " \n"])
 def test_an_empty_retry_instruction_is_refused(make_conversation, retry):
-    with pytest.raises(UserError, match="retry: is empty; expected the instruction before every later"):
+    with pytest.raises(UserError, match="retry: is empty; expected the instruction before a later turn"):
         make_conversation(retry=retry)
 
 

@@ -17,10 +17,14 @@ from score_core.rewards.terms import TERMS
 from score_core.rl.logprobs import add_token_scoring, score
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.builtin import BuiltinEngine
+from score_core.rollout.engines.engine import Request
+from score_core.rollout.engines.vllm import VllmEngine
+from score_core.rollout.engines.vllm_server import VllmServer
 from score_core.rollout.roll_out import Rollout, roll_out
 from score_core.rollout.verification import graded_verdict, judgement, standing
 from tests.configs import reward
-from tests.small_run import small_config
+from tests.small_run import small_config, untied
+from tests.stand_in import StandIn
 
 SAMPLES = 4
 
@@ -196,3 +200,27 @@ def test_the_engine_says_how_likely_each_token_was(
     held_NT = found.lengths_NT > 0
     assert held_NT[:, :2].all() and 0 < int(held_NT[:, 2].sum()) < len(found)
     assert not found.truncated_NT[~held_NT].any() and not found.logp_NT[~held_NT].any()
+
+
+def test_a_server_is_not_asked_where_a_dialogue_has_ended(
+    small_run: Path, problems: list[Problem], tmp_path: Path
+) -> None:
+    folder = small_run / "verifying/base"
+    model, tokenizer = untied(load_model(folder)), load_tokenizer(folder)
+    model.config.save_pretrained(tmp_path / "config")
+    said = Conversation(small_config().conversation, tokenizer, [tokenizer.eos_token_id], verifies=True)
+    request = Request([said.prompt(one) for one in problems], said.turns(2))
+    own = BuiltinEngine()
+    own.load(model)
+    expected = own.sample(said, request)
+    with StandIn(tmp_path / "config") as server:
+        engine = VllmEngine(VllmServer(server.address, 20.0), tmp_path, "float32", 1e-4)
+        engine.load(model)
+        before = len(server.asked)
+        found = engine.sample(said, request)
+        asked = [body["prompt"][0] for body in server.asked[before:] if body["prompt_logprobs"] is None]
+    assert found.segments == expected.segments and found.truncated == expected.truncated
+    revised = sum(bool(pieces[-1][0]) for pieces in found.segments)
+    assert 0 < revised < len(problems)
+    ours = [ids for ids in asked if ids[: len(request.prompts[0])] in request.prompts]
+    assert len(ours) == 2 * len(problems) + revised
