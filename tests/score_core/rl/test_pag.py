@@ -11,44 +11,41 @@ from score_core.evaluation.metrics import summarise
 from score_core.problems import read_problems
 from tests.small_run import RUNTIME, evaluate, folders, small_config, train_stage
 
-VERIFIES: dict[str, Any] = {"evaluation": {"verifies": True}}
-
 
 def evaluated(folder: Path, run: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    table = evaluate(folder, read_problems(run / "data", "test"), small_config(**VERIFIES))
+    config = small_config(evaluation={"verifies": True, "temperature": 1.0})
+    table = evaluate(folder, read_problems(run / "data", "test"), config)
     return table, summarise(table)
 
 
-def test_verdicts_become_better_than_chance(small_run: Path, tmp_path: Path) -> None:
-    run = small_run / "verifying"
-    settings = {
-        "steps": 30,
-        "prompts_per_step": 16,
-        "samples_per_prompt": 8,
-        "learning_rate": 0.003,
-        "validate_every": 30,
-    }
+def test_verdicts_follow_their_reward(small_run: Path, tmp_path: Path) -> None:
+    run, sizes = small_run / "verifying", {"prompts_per_step": 16, "samples_per_prompt": 8}
+    settings = {"steps": 9, "learning_rate": 0.003, "validate_every": 9, **sizes}
     target = folders(run, tmp_path, "pag")
     train_stage("pag", small_config(pag=settings), RUNTIME, target)
     curve = pd.read_csv(tmp_path / "metrics/pag_curve.csv")
-    first, last = (curve[part].mean() for part in ("accuracy_v1", "revised_t2")), curve.iloc[-10:].mean()
-    assert all(0.3 < share < 0.9 for share in first)
-    assert last["accuracy_v1"] > 0.7 and last["accuracy_v1"] > curve["accuracy_v1"].iloc[:3].mean() + 0.1
     for name in ("kl", "entropy", "length", "truncated", "return", "reward"):
         assert {f"{name}_t1", f"{name}_v1", f"{name}_t2"} <= set(curve)
     assert list(curve.filter(like="changed")) == ["changed_t2"]
-    # Nothing was said where nothing was revised; two digits and an end token are most of what is.
+    # Nothing was said where nothing was revised; else two or three digits and an end token.
     assert (curve["length_t2"] / curve["revised_t2"]).between(3, 5).all()
     summary = json.loads((tmp_path / "metrics/pag.json").read_text())
-    table, metrics = evaluated(target.output, run)
-    assert metrics["accuracy_v1"] > 0.7
     assert {"validation_accuracy_v1", "validation_revised_t2"} <= set(summary)
-    accepted = table[table["extracted_v1"] != "wrong"]
-    assert 0 < len(accepted) < len(table)
+    before, after = (evaluated(folder, run)[1]["accuracy_v1"] for folder in (run / "base", target.output))
+    assert after > before + 0.1
+
+
+def test_the_final_answer_is_the_first_one_unless_it_was_called_wrong(small_run: Path) -> None:
+    run = small_run / "verifying"
+    table, metrics = evaluated(run / "base", run)
+    accepted = table["extracted_v1"] != "wrong"
+    assert 0.2 < accepted.mean() < 0.8
     for column in ("text", "extracted", "correct", "reward"):
-        assert (accepted[f"{column}_t1"] == accepted[f"{column}_t2"]).all()
-    assert (accepted["tokens_t2"] == 0).all() and not accepted["truncated_t2"].any()
-    assert metrics["revised_t2"] == pytest.approx(1 - len(accepted) / len(table))
+        assert (table[f"{column}_t1"] == table[f"{column}_t2"])[accepted].all()
+    assert ((table["tokens_t2"] == 0) == accepted).all()
+    assert (table["text_t1"] != table["text_t2"]).any()
+    assert metrics["revised_t2"] == pytest.approx(1 - accepted.mean())
+    assert metrics["accuracy_t2"] == table["correct_t2"].mean()
 
 
 def test_a_base_model_without_verdicts_is_told_of(
