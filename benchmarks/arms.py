@@ -20,6 +20,7 @@ from score_core.errors import UserError, nearest
 from score_core.files import read_yaml, replacing, write_json
 from tasks.runner.exits import exit_code, parser_of
 
+LISTS = ("from_base", "from_stage1", "from_verifying")  # of methods.yaml, by what training starts from
 METHODS = Path("experiments/compare/methods.yaml")
 READ = ("conversation", "lora", "model", "reward")  # beside its stage, what training reads of params.yaml
 REMEDY = "`git checkout` restores it"
@@ -37,7 +38,7 @@ def arms(content: dict[str, Any], methods: dict[str, Any], source: str) -> dict[
     stages = {name for name, found in content.items() if isinstance(found, dict) and "algorithm" in found}
     shared = {name: section for name, section in content.items() if name not in stages}
     made = {}
-    for name in (*methods["from_base"], *methods["from_stage1"]):
+    for name in (name for key in LISTS for name in methods[key]):
         row = methods["arms"].get(name, {})
         section = row.get("section", name)
         if section not in stages:
