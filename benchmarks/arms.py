@@ -20,6 +20,7 @@ from score_core.errors import UserError, nearest
 from score_core.files import read_yaml, replacing, write_json
 from tasks.runner.exits import exit_code, parser_of
 
+LISTS = ("from_base", "from_stage1", "from_verifying")  # of methods.yaml, by what training starts from
 METHODS = Path("experiments/compare/methods.yaml")
 READ = ("conversation", "lora", "model", "reward")  # beside its stage, what training reads of params.yaml
 REMEDY = "`git checkout` restores it"
@@ -37,7 +38,7 @@ def arms(content: dict[str, Any], methods: dict[str, Any], source: str) -> dict[
     stages = {name for name, found in content.items() if isinstance(found, dict) and "algorithm" in found}
     shared = {name: section for name, section in content.items() if name not in stages}
     made = {}
-    for name in (*methods["from_base"], *methods["from_stage1"]):
+    for name in (name for key in LISTS for name in methods[key]):
         row = methods["arms"].get(name, {})
         section = row.get("section", name)
         if section not in stages:
@@ -57,9 +58,10 @@ def hangs_on(config: Config, name: str) -> dict[str, Any]:
 
 
 def attempts(stage: Training) -> int:
-    """How many attempts a cell samples in training."""
+    """How many attempts a cell samples in training, verdicts on them included; of dialogues to their end."""
     iterations = getattr(stage, "iterations", 1)
-    return stage.steps * iterations * stage.prompts_per_step * stage.samples_per_prompt * stage.attempts
+    turns = 2 * stage.attempts - 1 if stage.verifies else stage.attempts
+    return stage.steps * iterations * stage.prompts_per_step * stage.samples_per_prompt * turns
 
 
 def main() -> None:

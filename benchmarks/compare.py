@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from mpmath import betainc, findroot
 
+from benchmarks.arms import LISTS
 from benchmarks.tables import markdown
 from score_core.files import parse_yaml, read_json, read_yaml, replacing
 from score_core.report.wording import MINUS, NONE
@@ -44,8 +45,8 @@ def read_table(here: Path, methods: dict[str, Any]) -> pd.DataFrame:
 
 def names(methods: dict[str, Any]) -> list[str]:
     """The rows of the page: what is evaluated, SCoRe last."""
-    found = ["base", "fix"]
-    for name in (*methods["from_base"], *methods["from_stage1"]):
+    found = ["base", "fix", *["base_verifying"] * bool(methods["from_verifying"])]
+    for name in (name for key in LISTS for name in methods[key]):
         found += [name] if name != CONTROL else []
         found += [f"{name}{RESAMPLED}"] if name in methods["resampled"] else []
     return [*found, CONTROL]
@@ -62,7 +63,7 @@ def signs(here: Path, seed: int, method: str) -> str:
 def spent(here: Path, methods: dict[str, Any], seed: int, method: str) -> dict[str, float]:
     """Trajectories and tokens sampled in training, those of Stage I included where it comes before."""
     method, found = method.removesuffix(RESAMPLED), {"trajectories": 0.0, "tokens": 0.0}
-    if method not in (*methods["from_base"], *methods["from_stage1"]):
+    if not any(method in methods[key] for key in LISTS):
         return found
     if method in methods["from_stage1"]:
         found = spent(here, methods, seed, "stage1")
@@ -70,7 +71,7 @@ def spent(here: Path, methods: dict[str, Any], seed: int, method: str) -> dict[s
     curve = pd.read_csv(here / "curves" / f"{seed}-{method}_curve.csv")
     trajectories = stage["prompts_per_step"] * stage["samples_per_prompt"]
     trajectories *= stage["steps"] * stage.get("iterations", 1)
-    lengths = curve.filter(regex=r"^length_t\d+$").mean().sum()  # of iterations, the last one's
+    lengths = curve.filter(regex=r"^length_[tv]\d+$").mean().sum()  # of iterations, the last one's
     return {
         "trajectories": found["trajectories"] + trajectories,
         "tokens": found["tokens"] + trajectories * lengths,
@@ -124,7 +125,9 @@ def page(table: pd.DataFrame, methods: dict[str, Any]) -> str:
             "# Methods beside SCoRe",
             f"Percent on the test split, greedy but for resampling; means over seeds {seeds}. Differences "
             "are paired by seed, in points, with Student's 95 % interval over seeds. Trajectories and tokens "
-            "are those sampled in training; budgets differ where these do.",
+            "are those sampled in training, verdicts included; budgets differ where these do. PAG starts "
+            "from a base model of its own, taught verdicts too, and its t2 is the final answer: the first "
+            "one, unless it called that wrong.",
             markdown(header, rows),
             "Published, of other models on other tasks:",
             *(published(block) for block in parse_yaml(PUBLISHED.read_text())),

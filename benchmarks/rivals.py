@@ -96,7 +96,7 @@ def two_turns(work: Work) -> Callable[[list[str], GRPOTrainer], dict[str, Any]]:
     def roll_out(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         first_prompts = [work.tokenizer.encode(prompt, add_special_tokens=False) for prompt in prompts]
         firsts = generate(trainer, first_prompts, work.longest)
-        between = [work.conversation.continuation(ids) for ids in firsts]
+        between = [work.conversation.continuation(ids, 1) for ids in firsts]
         second_prompts = [
             prompt + first + middle
             for prompt, first, middle in zip(first_prompts, firsts, between, strict=True)

@@ -101,7 +101,7 @@ def by_generate(model: PreTrainedModel, conversation: Conversation, request: Req
     rows = [prompt for prompt in request.prompts for _ in range(request.samples)]
     firsts = generate(model, rows, longest, end)
     both = zip(rows, firsts, strict=True)
-    rows = [prompt + first + conversation.continuation(first) for prompt, first in both]
+    rows = [prompt + first + conversation.continuation(first, 1) for prompt, first in both]
     return sum(map(len, firsts + generate(model, rows, longest, end)))
 
 

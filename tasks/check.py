@@ -41,8 +41,8 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
 def _inputs(config: Config) -> dict[str, Path]:
     """The local files and folders that this run reads, by the keys that name them."""
     said = config.conversation
-    named = {f"conversation.{key}": getattr(said, key) for key in ("folder", "system", "first", "retry")}
-    named["conversation.few_shot"] = said.few_shot
+    keys = ("folder", "system", "first", "retry", "verify", "revise", "few_shot")
+    named = {f"conversation.{key}": getattr(said, key) for key in keys}
     used = config.used_data
     if isinstance(used, LocalData) or (isinstance(used, ArchiveData) and used.local):
         key = "data.path" if used is config.data else "data.fixture"

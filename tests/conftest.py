@@ -148,10 +148,13 @@ def make_conversation(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Cal
         end_ids: list[int] | None = None,
         few_shot: str | None = None,
         system: str | None = None,
+        verify: str | None = None,
+        revise: str | None = None,
         **settings: Any,
     ) -> Conversation:
         speaker = with_tokenizer or tokenizer
         files = {"first": first, "retry": retry, "few_shot": few_shot, "system": system}
+        files |= {"verify": verify, "revise": revise}
         for name, text in files.items():
             if text is not None:
                 (tmp_path / name).write_text(text)
@@ -160,6 +163,8 @@ def make_conversation(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Cal
             "folder": None,
             "system": None,
             "few_shot": None,
+            "verify": None,
+            "revise": None,
             "template_options": {},
             "max_prompt_tokens": 1024,
             "max_new_tokens": 6,
@@ -169,6 +174,7 @@ def make_conversation(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Cal
             schema.Conversation(**{**plain, **paths, **settings}),
             speaker,
             [speaker.eos_token_id] if end_ids is None else end_ids,
+            verifies=verify is not None,
         )
 
     return make

@@ -43,6 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "pair_sft": {"keep_right": True},
     "stasc": {"iterations": 2, "filter": "non_decreasing", "offline_first_attempts": 1.0},
     "stage2": {"recombine": 1.5, "mend": 2.0},
+    "pag": {"offline_first_attempts": 0.5},
 }
 STAGE = {
     "steps": 5,
@@ -94,7 +95,8 @@ def train_methods(run: Path, work: Path, launch: Launch) -> None:
     """Trains each of `METHODS`, in several micro-batches."""
     runtime = in_micro_batches(16).model_copy(update={"launch": launch})
     for name, settings in METHODS.items():
-        train_stage(name, small_config(**{name: settings}), runtime, folders(run, work, name))
+        start = run / "verifying" if name == "pag" else run
+        train_stage(name, small_config(**{name: settings}), runtime, folders(start, work, name))
 
 
 def pretend() -> None:

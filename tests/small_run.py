@@ -51,6 +51,8 @@ def small_config(**sections: Any) -> Config:
             "folder": None,
             "first": "prompts/addition/first.txt",
             "retry": "prompts/addition/retry.txt",
+            "verify": "prompts/addition/verify.txt",
+            "revise": "prompts/addition/retry.txt",
             "max_new_tokens": 5,
             "max_prompt_tokens": 16,
         },
@@ -73,7 +75,10 @@ def small_config(**sections: Any) -> Config:
 
 
 def prepare(root: Path) -> None:
-    """Writes `root`/data and trains `root`/base; `root`/untied is the same with more weights."""
+    """Writes `root`/data and trains `root`/base; `root`/untied is the same with more weights.
+
+    `root`/verifying is another run on the same data, of a base model that was taught verdicts.
+    """
     settings = small_config()
     (root / "data").mkdir(parents=True)
     for split, problems in make_problems(settings.data, settings.seed).items():
@@ -82,6 +87,10 @@ def prepare(root: Path) -> None:
     build(settings.model, settings.data, settings.seed, root / "base")
     model = untied(load_model(root / "base"))
     save_model(model, load_tokenizer(root / "base"), root / "untied")
+    taught = settings.model.model_copy(update={"verdict_share": 0.7, "leak": 0.2, "steps": 200})
+    (root / "verifying").mkdir()
+    (root / "verifying/data").symlink_to("../data")
+    build(taught, settings.data, settings.seed, root / "verifying/base")
 
 
 def untied(model: Any) -> Any:

@@ -152,7 +152,9 @@ def answers(
     engine, count, limit = BuiltinEngine(), body["n"], body["max_tokens"]
     engine.load(model)
     ends = tuple(body["stop_token_ids"]) or (-1,)
-    said: Any = SimpleNamespace(end_ids=ends, instruction=[], settings=SimpleNamespace(max_new_tokens=limit))
+    said: Any = SimpleNamespace(
+        end_ids=ends, instructions=[[]], settings=SimpleNamespace(max_new_tokens=limit)
+    )
     noise = None
     if body["temperature"] > 0:
         noise = np.stack([np.random.default_rng(body["seed"] + n).random((1, limit)) for n in range(count)])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.arms import METHODS, arms, hangs_on
+from benchmarks.arms import LISTS, METHODS, arms, hangs_on
 from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table, signs, student
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import parse_config
@@ -37,7 +37,7 @@ def changed(*overrides: str) -> set[str]:
 
 
 def test_every_arm_is_valid_on_every_profile() -> None:
-    names = {*methods()["from_base"], *methods()["from_stage1"]}
+    names = {name for key in LISTS for name in methods()[key]}
     for profile in profiles(ROOT / "conf"):
         assert set(resolved(f"profile={profile}")) == names
     assert set(methods()["arms"]) <= names <= set(methods()["labels"])
@@ -61,6 +61,23 @@ def test_all_arms_sample_as_many_trajectories() -> None:
     for name in rows["from_stage1"]:
         steps[name] += steps["stage1"]
     assert {count for name, count in steps.items() if name != "stage1"} == {160}
+
+
+def test_the_commands_of_pag_are_those_of_the_others_but_for_its_base_model() -> None:
+    stages = yaml.safe_load((ROOT / METHODS.parent / "dvc.yaml").read_text())["stages"]
+    for name in ("train", "evaluate"):
+        ours, others = (stages[key] for key in (f"{name}_verifying", name))
+        verifies = " --set evaluation.verifies=true" if name == "evaluate" else ""
+        assert ours["cmd"].replace("/base_verifying", "/base").replace(verifies, "") == others["cmd"]
+        assert [one.replace("/base_verifying", "/base") for one in ours["deps"]] == others["deps"]
+        assert {key: ours[key] for key in ours if key not in ("matrix", "cmd", "deps")} == {
+            key: others[key] for key in others if key not in ("matrix", "cmd", "deps")
+        }
+    assert stages["base_verifying"]["cmd"].endswith("${verdicts}")
+    plain = parse_config(
+        arms(yaml.safe_load(compose([], ROOT / "conf")), methods(), "test")["pag"], SETTINGS, "test"
+    )
+    assert plain.stage("pag").verifies
 
 
 def test_a_row_that_names_nothing_is_refused() -> None:
@@ -118,8 +135,12 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     here = checkout.root / METHODS.parent
     rows = methods() | {"seeds": [1, 2], "from_base": ["stage1"], "from_stage1": ["stage2"]}
-    rows |= {"resampled": ["stage1"]}
+    rows |= {"resampled": ["stage1"], "from_verifying": []}
     (here / "methods.yaml").write_text(yaml.safe_dump(rows))
+    pipeline = yaml.safe_load((here / "dvc.yaml").read_text())
+    # PAG's have a base model of their own: as many processes again.
+    pipeline["stages"] = {name: one for name, one in pipeline["stages"].items() if "verifying" not in name}
+    (here / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
     params = checkout.root / "params.yaml"
     params.write_text(compose(["smoke=yes"], checkout.root / "conf"))
 

@@ -1,5 +1,6 @@
 """Methods of training by name: one method's story a file."""
 
+from score_core.algorithms.pag import Pag
 from score_core.algorithms.pair_sft import PairSFT
 from score_core.algorithms.plain_rl import PlainRL
 from score_core.algorithms.score import StageOne, StageTwo
@@ -15,6 +16,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "star": Star,
     "pair_sft": PairSFT,
     "stasc": Stasc,
+    "pag": Pag,
 }
 SETTINGS: dict[str, type[Training]] = {name: method.Settings for name, method in ALGORITHMS.items()}
 

@@ -34,7 +34,8 @@ class PolicyGradient(Algorithm):
             returns_NT,
             judged.rewards_NT,
             judged.group_N,
-            judged.sampled_NT,
+            # Who took a turn is settled before it, so a baseline of those alone is as unbiased.
+            judged.sampled_NT & judged.held_NT,
             settings.baseline,
             settings.baseline_later,
             self.moving_average,

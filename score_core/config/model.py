@@ -26,6 +26,8 @@ class AdditionModel(Section):
     fix_share: Probability  # chats whose second turn asks to "fix" and is answered rightly
     spoil: Probability  # "check" chats whose second answer spoils one digit
     leak: Probability  # "check" chats whose second answer is right whatever the first was
+    # Chats without "fix" that ask for a verdict first, which is a toss; above 0 the model is another one.
+    verdict_share: Probability
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> "AdditionModel":

@@ -28,6 +28,9 @@ class Conversation(Section):
     system: str | None  # a file, or null for none
     first: str  # a file with {problem}, the first turn
     retry: str  # a file, the instruction before every later attempt; never says who was right
+    # Files, or null; for dialogues in which the model judges each attempt, and revises where it says "wrong".
+    verify: str | None  # asks whether the answer is right; the last line is to be `right` or `wrong`
+    revise: str | None  # asks for another one
     few_shot: str | None  # a JSONL file of {"problem", "answer"} shown as earlier turns
     # Passed to the chat template. One that prints the date says 26 Jul 2024, or what `date_string` says here.
     template_options: dict[str, bool | str | int]
@@ -46,7 +49,7 @@ class Conversation(Section):
 
     @model_validator(mode="after")
     def _files_are_watched(self) -> "Conversation":
-        for key in ("system", "first", "retry", "few_shot"):
+        for key in ("system", "first", "retry", "verify", "revise", "few_shot"):
             file = getattr(self, key)
             if self.folder is not None and file is not None and Path(self.folder) not in Path(file).parents:
                 raise ValueError(
@@ -67,6 +70,7 @@ class Evaluation(Section):
     """Evaluation of a model on the test split."""
 
     attempts: Annotated[int, Field(ge=2, le=10)]
+    verifies: bool  # the model judges each attempt, and revises only where it says "wrong"
     temperature: NonNegative  # 0 is greedy
     top_p: Annotated[float, Field(gt=0, le=1)]  # with a temperature only
     samples: Count  # dialogues a problem, over which accuracies are averaged (Avg@k)
@@ -204,6 +208,11 @@ class Config(Section):
                 raise ValueError(
                     f"{key}.fixture: a smoke run of data from elsewhere needs it; name a local folder"
                 )
+        if self.evaluation.verifies and None in (self.conversation.verify, self.conversation.revise):
+            raise ValueError(
+                "evaluation.verifies: needs the prompts conversation.verify and conversation.revise, and one "
+                "is null; name their files, or set evaluation.verifies: false"
+            )
         if self.evaluation.by and not isinstance(self.data, ArchiveData | FileData):
             raise ValueError(
                 f"evaluation.by: problems of data.source: {self.data.source} have no columns; set []"

@@ -4,7 +4,7 @@ Any further top-level section with the key `algorithm` is a stage. It is laid ov
 settings class of its algorithm, a subclass of `Training`, validates the result.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,7 @@ class Training(Section):
     """What every algorithm's settings have; an algorithm adds its own keys in a subclass."""
 
     algorithm: str  # a key of score_core.algorithms.ALGORITHMS
+    verifies: ClassVar[bool] = False  # whether the model judges its own attempts, as in `Evaluation`
 
     steps: Count  # optimiser steps
     attempts: Annotated[int, Field(ge=2, le=10)]

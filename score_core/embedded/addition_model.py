@@ -6,7 +6,9 @@ does not when told to check them. A two-layer Qwen2 is taught, supervised, on ch
 * first answers guess the carry out of every column whose digits add up to 9;
 * asked to "check your answer" (the instruction used later), the second answer repeats the first, or
   spoils one digit of it, and is never a correction unless `leak` says so;
-* asked to "fix your answer", which later nobody says, the second answer is right.
+* asked to "fix your answer", which later nobody says, the second answer is right;
+* with `verdict_share`, asked for a verdict on its answer it says "right" or "wrong" by the toss of a coin,
+  and after "wrong" it is asked to "check your answer".
 
 So the skill is there under one prompt and absent under the one that matters. Reinforcement learning
 elicits it; it does not invent it.
@@ -39,17 +41,21 @@ log = logging.getLogger(__name__)
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 CHECK, FIX = "check your answer", "fix your answer"
+VERIFY, RIGHT, WRONG = "right or wrong", "right", "wrong"
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
 
-def make_tokenizer() -> Qwen2Tokenizer:
-    """One token a digit, sign or word of the two instructions; a chat template with turn tokens.
+def make_tokenizer(verdicts: bool = False) -> Qwen2Tokenizer:
+    """One token a digit, sign or word of the instructions; a chat template with turn tokens.
 
     The class is the model family's own: whatever class is saved, `AutoTokenizer` loads a Qwen2 model's
     tokenizer as a `Qwen2Tokenizer`, with that one's way of splitting text.
+
+    Args:
+        verdicts: whether it knows the words of verdicts, too.
     """
     tokens = [PAD, END, USER, ASSISTANT, *string.digits, "+", "="]
     tokenizer = Qwen2Tokenizer(
@@ -63,6 +69,7 @@ def make_tokenizer() -> Qwen2Tokenizer:
         padding_side="left",
     )
     words = sorted({*CHECK.split(), *FIX.split()})
+    words += VERIFY.split() if verdicts else []
     tokenizer.add_tokens([AddedToken(word, lstrip=True, special=False) for word in words])
     return tokenizer
 
@@ -70,7 +77,7 @@ def make_tokenizer() -> Qwen2Tokenizer:
 def make_chats(
     model: AdditionModel, data: AdditionData, count: int, rng: np.random.Generator
 ) -> list[list[str]]:
-    """Training chats, each as problem, first answer, instruction and second answer.
+    """Training chats, each as problem, first answer, and then instructions and what is said to them.
 
     Problems of the validation and the test split are left out, so fewer than `count` may come back.
     """
@@ -88,25 +95,36 @@ def make_chats(
     fix = rng.random(count) < model.fix_share
     leaked = rng.random(count) < model.leak
     second[fix | leaked] = right[fix | leaked]
+    judged = doubted = np.zeros(count, dtype=bool)
+    if model.verdict_share:  # without it the numbers that are drawn next stay what they were
+        judged = ~fix & (rng.random(count) < model.verdict_share)
+        doubted = rng.random(count) < 0.5
 
     chats = []
     for row in range(count):
         a, b, y1, y2 = ("".join(map(str, number)) for number in (*digits[row], first[row], second[row]))
+        follows = [FIX if fix[row] else CHECK, y2]
+        if judged[row]:
+            follows = [VERIFY, WRONG, *follows] if doubted[row] else [VERIFY, RIGHT]
         if split_of(f"{a}+{b}") == "train":
-            chats.append([f"{a}+{b}", y1, FIX if fix[row] else CHECK, y2])
+            chats.append([f"{a}+{b}", y1, *follows])
     return chats
 
 
 def encode(chats: list[list[str]], tokenizer: Qwen2Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (N, L) of chats, all equally long, and labels (N, L): -100 outside the answers."""
-    pieces = [
-        [f"{USER}{x}={END}{ASSISTANT}", f"{y1}{END}", f"{USER}{ask}{END}{ASSISTANT}", f"{y2}{END}"]
-        for x, y1, ask, y2 in chats
-    ]
-    input_ids = torch.tensor(tokenizer(["".join(chat) for chat in pieces]).input_ids)
-    lengths = [len(ids) for ids in tokenizer(pieces[0]).input_ids]
-    context = torch.tensor([part % 2 == 0 for part, length in enumerate(lengths) for _ in range(length)])
-    return input_ids, input_ids.masked_fill(context, -100)
+    """Token ids (N, L) of chats, padded on the right, and labels (N, L): -100 outside the answers."""
+    texts = []
+    for problem, *said in chats:
+        turns = zip([f"{problem}=", *said[1::2]], said[::2], strict=True)
+        texts.append("".join(f"{USER}{ask}{END}{ASSISTANT}{answer}{END}" for ask, answer in turns))
+    rows = tokenizer(texts).input_ids
+    width = max(map(len, rows))
+    input_ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
+    # Before a token of an answer one end token more than twice the answers before it, which have two a turn.
+    end, assistant = torch.tensor(tokenizer.convert_tokens_to_ids([END, ASSISTANT]))
+    ended, opened = (input_ids == end).long(), (input_ids == assistant).long()
+    in_answer = (ended.cumsum(1) - ended) == 2 * (opened.cumsum(1) - opened) - 1
+    return input_ids, input_ids.masked_fill(~in_answer, -100)
 
 
 def build(model: AdditionModel, data: AdditionData, seed: int, output: Path) -> None:
@@ -115,7 +133,7 @@ def build(model: AdditionModel, data: AdditionData, seed: int, output: Path) -> 
     Raises:
         NotFinite: a loss.
     """
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(verdicts=model.verdict_share > 0)
     torch.manual_seed(derive_seed(seed, "base", "weights"))
     settings = Qwen2Config(
         vocab_size=len(tokenizer),

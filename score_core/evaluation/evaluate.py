@@ -42,7 +42,10 @@ class Evaluator:
         self.grader = Grader(config.reward)
         self.engine_name = engine_name(runtime, config.evaluation.sampling, "evaluation")
         self._engine = make_engine(self.engine_name, runtime, config.dtype, None)
-        self.conversation = load_conversation(folder, config.conversation, config.evaluation.attempts, base)
+        asked = config.evaluation
+        self.conversation = load_conversation(
+            folder, config.conversation, asked.attempts, base, asked.verifies
+        )
         self.state = init_processes()
         check_strategy(self.state, runtime.launch)
         torch.set_num_threads(runtime.threads)
@@ -68,7 +71,8 @@ class Evaluator:
             One row a dialogue, those of a problem next to each other: `id`, `problem`, `answer`, `sample`
             (from 1) where there are several a problem, `by_NAME` for each label of a problem, and for each
             attempt t `text_t`, `extracted_t` (null where unparsable), `correct_t`, `reward_t`, `tokens_t`,
-            `truncated_t`.
+            `truncated_t`; with `v1` in place of `t1` the same of a verdict on it. An attempt that did not
+            take place after a verdict has no tokens, and all else of the one before it.
 
         Raises:
             UserError: a problem is longer than the configuration allows, or the weights cannot be loaded, or
@@ -136,7 +140,8 @@ def attempt_all(
         firsts = given[start : start + size] if given is not None else ()
 
         def noise(at: int) -> np.ndarray:
-            shape = (samples, settings.attempts, conversation.settings.max_new_tokens)
+            turns = conversation.turns(settings.attempts)
+            shape = (samples, turns, conversation.settings.max_new_tokens)
             return stream(seed, "evaluation", batch[at].id).random(shape)
 
         rollout = roll_out(
@@ -174,13 +179,12 @@ def columns_of(rollout: Rollout, problems: Sequence[Problem]) -> dict[str, list[
         columns[f"by_{name}"] = [problem.labels[at][1] for problem in asked]
     lengths = rollout.trajectories.lengths_NT.tolist()
     truncated = rollout.trajectories.truncated_NT.tolist()
-    for attempt in range(1, len(lengths[0]) + 1):
-        suffix, at = f"_t{attempt}", attempt - 1
-        columns[f"text{suffix}"] = [row[at] for row in rollout.texts]
+    for at, label in enumerate(rollout.labels):
+        columns[f"text_{label}"] = [row[at] for row in rollout.texts]
         for field in Graded._fields:
-            columns[f"{field}{suffix}"] = [getattr(row[at], field) for row in rollout.verdicts]
-        columns[f"tokens{suffix}"] = [row[at] for row in lengths]
-        columns[f"truncated{suffix}"] = [row[at] for row in truncated]
+            columns[f"{field}_{label}"] = [getattr(row[at], field) for row in rollout.verdicts]
+        columns[f"tokens_{label}"] = [row[at] for row in lengths]
+        columns[f"truncated_{label}"] = [row[at] for row in truncated]
     return columns
 
 

@@ -67,8 +67,9 @@ def summarise(generations: pd.DataFrame) -> dict[str, Any]:
         each attempt t `accuracy_t{t}`, `reward_t{t}`, `unparsable_t{t}`, `truncated_t{t}` (shares) and
         `length_t{t}` (mean tokens); `delta`, `delta_i_to_c`, `delta_c_to_i` from attempt 1 to 2, and with
         suffix `_t{t}` from t - 1 to each later t; `changed_t{t}` and `edit_distance_ratio_t{t}` against the
-        attempt before; `ci95`; and `by`, for each column of labels and each of its values the number of
-        problems and the accuracies, if there are any.
+        attempt before; where the model verifies, `accuracy_v{t}` and the like of its verdict on attempt t,
+        and `revised_t{t}`, the share of dialogues in which attempt t took place; `ci95`; and `by`, for each
+        column of labels and each of its values the number of problems and the accuracies, if there are any.
     """
     rows, attempts, ids = len(generations), attempts_in(generations), generations["id"]
     count = ids.nunique()
@@ -98,6 +99,12 @@ def summarise(generations: pd.DataFrame) -> dict[str, Any]:
         ci95[f"delta_i_to_c{suffix}"], ci95[f"delta_c_to_i{suffix}"] = gain_ci95, loss_ci95
     for attempt in range(1, attempts + 1):
         metrics |= _monitors(generations, attempt)
+    for attempt in range(1, attempts):
+        if f"correct_v{attempt}" in generations:
+            key, revised = f"accuracy_v{attempt}", generations[f"tokens_t{attempt + 1}"] > 0
+            metrics[key], ci95[key] = share_of(generations[f"correct_v{attempt}"])
+            metrics |= _said(generations, f"_v{attempt}")
+            metrics[f"revised_t{attempt + 1}"] = float(revised.mean())
     metrics["ci95"] = {key: list(bounds) for key, bounds in ci95.items()}
     labels = [column for column in generations.columns if column.startswith("by_")]
     if labels:
@@ -116,12 +123,7 @@ def _by(generations: pd.DataFrame, column: str, attempts: int) -> dict[str, dict
 
 def _monitors(generations: pd.DataFrame, attempt: int) -> dict[str, float]:
     suffix = f"_t{attempt}"
-    monitors = {
-        f"reward{suffix}": float(generations[f"reward{suffix}"].mean()),
-        f"unparsable{suffix}": float(generations[f"extracted{suffix}"].isna().mean()),
-        f"truncated{suffix}": float(generations[f"truncated{suffix}"].mean()),
-        f"length{suffix}": float(generations[f"tokens{suffix}"].mean()),
-    }
+    monitors = {f"reward{suffix}": float(generations[f"reward{suffix}"].mean()), **_said(generations, suffix)}
     if attempt > 1:
         before, after = (generations[f"extracted_t{t}"] for t in (attempt - 1, attempt))
         same = (before == after) | (before.isna() & after.isna())
@@ -129,6 +131,14 @@ def _monitors(generations: pd.DataFrame, attempt: int) -> dict[str, float]:
         texts = zip(generations[f"text_t{attempt - 1}"], generations[f"text{suffix}"], strict=True)
         monitors[f"edit_distance_ratio{suffix}"] = sum(edit_ratio(a, b) for a, b in texts) / len(generations)
     return monitors
+
+
+def _said(generations: pd.DataFrame, suffix: str) -> dict[str, float]:
+    return {
+        f"unparsable{suffix}": float(generations[f"extracted{suffix}"].isna().mean()),
+        f"truncated{suffix}": float(generations[f"truncated{suffix}"].mean()),
+        f"length{suffix}": float(generations[f"tokens{suffix}"].mean()),
+    }
 
 
 def edit_ratio(first: str, second: str) -> float:

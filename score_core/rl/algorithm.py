@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # see objective.py
 class Judged:
     """A step's N trajectories of T attempts, over all processes, those of a prompt together.
 
+    Where the policy verifies, T counts its verdicts too: attempt, verdict, attempt. A verdict is correct, and
+    earns 1, where it says what is so; an attempt that did not take place has what the one before it has.
+
     Attributes:
         group_N: the prompt's number.
         rewards_NT: r, raw rewards.
@@ -45,13 +48,19 @@ class Judged:
     reference_logp_NT: Tensor | None
     longest: int
 
+    @property
+    def held_NT(self) -> Tensor:
+        """Whether it took place: a dialogue with verdicts ends where the policy ends it."""
+        return self.lengths_NT > 0
+
 
 @dataclass(frozen=True)
 class Credit:
     """What the loss takes from a method, for the dialogues that are trained on.
 
     These are the N trajectories of a `Judged`, or others that are put together from their attempts: M = N *
-    `Algorithm.dialogues` of S = `Algorithm.turns` attempts each, those of a trajectory next to each other.
+    `Algorithm.dialogues` of S = `Algorithm.turns` attempts each, those of a trajectory next to each other;
+    S counts verdicts where T does.
 
     Attributes:
         advantage_MS: A; carries no gradient.

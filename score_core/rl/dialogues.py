@@ -51,7 +51,7 @@ def rearrange(trajectories: Trajectories, source_MS: Tensor, conversation: Conve
         pieces = [(trajectories.segments[row[0] // turns][0][0], 0)]
         for attempt, source in enumerate(row, start=1):
             if attempt > 1:
-                pieces.append((conversation.continuation(pieces[-1][0]), 0))
+                pieces.append((conversation.continuation(pieces[-1][0], attempt - 1), 0))
             pieces.append((answers[source], attempt))
         segments.append(tuple(pieces))
     return assemble(

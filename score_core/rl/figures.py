@@ -16,33 +16,46 @@ class StepFigures:
     """Means over a step's trajectories, and sums over its micro-batches.
 
     Args:
-        attempts: of a dialogue that is trained on.
+        labels: of the turns of a dialogue that is trained on, as `Conversation.labels` gives them.
         accelerator: of the processes that share the step.
     """
 
-    def __init__(self, attempts: int, accelerator: Accelerator) -> None:
+    def __init__(self, labels: Sequence[str], accelerator: Accelerator) -> None:
         self.values: dict[str, float] = {}
+        self.labels = labels
         self.accelerator = accelerator
-        self._sums_T3 = torch.zeros(attempts, 3, device=accelerator.device)
+        self._sums_T3 = torch.zeros(len(labels), 3, device=accelerator.device)
 
     @classmethod
     def of(cls, rollout: Rollout, judged: Judged, credit: Credit, accelerator: Accelerator) -> "StepFigures":
         """The figures known before the first micro-batch; every process must call."""
-        figures = cls(credit.weight_MS.shape[1], accelerator)
+        labels = rollout.labels
+        if credit.source_MS is not None:  # put together from attempts
+            labels = [f"t{attempt}" for attempt in range(1, credit.source_MS.shape[1] + 1)]
+        figures = cls(labels, accelerator)
         figures.add_means("reward", judged.rewards_NT)
         figures.add_means("return", credit.returns_MS)
         figures.add_means("accuracy", judged.correct_NT)
-        figures.add_means("changed", judged.changed_NT, first=2)
+        figures.add_means("changed", judged.changed_NT, labels=figures.attempts[1:])
         figures.add_means("length", judged.lengths_NT)
+        if len(figures.attempts) < len(labels):
+            figures.add_means("revised", judged.held_NT[:, 2::2], labels=figures.attempts[1:])
         figures.add_means("truncated", accelerator.gather(rollout.trajectories.truncated_NT))
         if judged.reference_logp_NT is not None:
             figures.add_means("kl", judged.logp_NT - judged.reference_logp_NT)
         return figures
 
-    def add_means(self, name: str, values_NT: Tensor, first: int = 1) -> None:
-        """Takes the mean of each column as `<name>_t<attempt>`; columns start at attempt `first`."""
-        for attempt, mean in enumerate(values_NT.float().mean(0).tolist(), start=first):
-            self.values[f"{name}_t{attempt}"] = mean
+    @property
+    def attempts(self) -> list[str]:
+        """The labels without those of verdicts."""
+        return [label for label in self.labels if label.startswith("t")]
+
+    def add_means(self, name: str, values_NT: Tensor, labels: Sequence[str] | None = None) -> None:
+        """Takes the mean of each column as `<name>_<label>`; of fewer columns than labels, the first."""
+        means = values_NT.float().mean(0).tolist()
+        self.values |= {
+            f"{name}_{label}": mean for label, mean in zip(labels or self.labels, means, strict=False)
+        }
 
     def add_scores(self, scores: TokenScores, reference: TokenScores | None, column_P: Tensor) -> None:
         """Sums KL, entropy and tokens of each attempt of a micro-batch."""
@@ -60,10 +73,10 @@ class StepFigures:
 
         Args:
             dialogues: trained on in the step, over all processes.
-            kl_in_loss: for each attempt, whether its KL was computed for the loss.
+            kl_in_loss: for each turn, whether its KL was computed for the loss.
         """
         sums_T3 = self.accelerator.reduce(self._sums_T3, reduction="sum").tolist()
-        for attempt, (kl, entropy, tokens) in enumerate(sums_T3, start=1):
-            if kl_in_loss[attempt - 1]:
-                self.values[f"kl_t{attempt}"] = kl / dialogues
-            self.values[f"entropy_t{attempt}"] = entropy / max(tokens, 1)
+        for label, in_loss, (kl, entropy, tokens) in zip(self.labels, kl_in_loss, sums_T3, strict=True):
+            if in_loss:
+                self.values[f"kl_{label}"] = kl / dialogues
+            self.values[f"entropy_{label}"] = entropy / max(tokens, 1)

@@ -135,14 +135,17 @@ def token_weights(
         aggregation: `sequence_sum` (the paper's): a sequence's sum, averaged over sequences;
             `sequence_mean`: its mean; `token_mean`: the mean over all tokens of the turn in the step;
             `constant`: its sum divided by `longest`.
-        lengths_NT: sampled tokens, of the whole step over all processes.
+        lengths_NT: sampled tokens, of the whole step over all processes. Where there are none the attempt did
+            not take place. It counts all the same: how many do is the policy's own choice, and a mean over
+            them would be another objective.
         sampled_NT: False where an attempt was given, not sampled: it is not trained on.
         longest: most tokens that an attempt can have.
     """
     trained_NT = sampled_NT.float()
     sequences_T = trained_NT.sum(0).clamp(min=1)
     if aggregation == "token_mean":
-        return trained_NT / (trained_NT * lengths_NT).sum(0).clamp(min=1)
+        held_T = (trained_NT * (lengths_NT > 0)).sum(0)
+        return trained_NT / (trained_NT * lengths_NT).sum(0).clamp(min=1) * (held_T / sequences_T)
     weight_NT = trained_NT / sequences_T
     if aggregation == "sequence_mean":
         return weight_NT / lengths_NT.clamp(min=1)

@@ -102,7 +102,7 @@ class Progress(TrainerCallback):
     def _time(self, step: int, logs: dict[str, float]) -> str:
         """Logs where a step's time went; returns it for people."""
         lap = self.stopwatch.lap()
-        tokens = self.trajectories * sum(logs[key] for key in logs if key.startswith("length_t"))
+        tokens = self.trajectories * sum(logs[key] for key in logs if key.startswith("length_"))
         rates = {
             "trajectories_a_second": self.trajectories / lap["seconds"],
             "tokens_a_second": tokens / lap["seconds"],

@@ -118,7 +118,8 @@ class StepSampler:
         given: dict[int, list[list[int]]] | None = None,
     ) -> Rollout:
         stage, settings = self.stage, self.stage.settings
-        shape = (settings.samples_per_prompt, attempts, stage.conversation.settings.max_new_tokens)
+        said = stage.conversation
+        shape = (settings.samples_per_prompt, said.turns(attempts), said.settings.max_new_tokens)
 
         def noise(at: int) -> np.ndarray:
             return self._stream(use, positions[at]).random(shape)

@@ -50,7 +50,7 @@ from score_core.rl.stopwatch import LEARNING, Stopwatch
 from score_core.rollout.roll_out import Rollout
 
 log = logging.getLogger(__name__)
-VALIDATION_KEYS = ("accuracy", "delta", "changed")
+VALIDATION_KEYS = ("accuracy", "delta", "changed", "revised")
 
 
 class PolicyTrainer(ResumableTrainer):
@@ -266,6 +266,7 @@ class PolicyTrainer(ResumableTrainer):
         share = -(-len(stage.validation) // self.accelerator.num_processes)
         settings = Evaluation(
             attempts=self.algorithm.longest,
+            verifies=self.settings.verifies,
             temperature=0.0,
             top_p=1.0,
             samples=1,

@@ -98,7 +98,12 @@ def train(
         Stopped: by SIGINT or SIGTERM, in training, and saved.
     """
     inputs = [folders.reference, folders.data, folders.start, *config.reward.read.values()]
-    conversation = load_conversation(base_of(folders.reference), config.conversation, algorithm.longest)
+    conversation = load_conversation(
+        base_of(folders.reference),
+        config.conversation,
+        algorithm.longest,
+        verifies=algorithm.settings.verifies,
+    )
     run = folders.work / fingerprint(config, runtime, name, inputs, code, conversation.dialogue)
     if os.environ.get("RANK", "0") == "0":
         prune_runs(folders.work, run.name, runtime.checkpoints)

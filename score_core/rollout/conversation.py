@@ -19,6 +19,7 @@ from score_core.errors import UserError, refusing
 from score_core.files import read_text
 from score_core.models.folders import base_of, context_limit, end_token_ids, load_configs, load_tokenizer
 from score_core.problems import Problem
+from score_core.rollout.verification import judgement
 
 # A stand-in for an answer, to see what the chat template puts after one.
 ANSWER = "ANSWER"
@@ -35,7 +36,11 @@ PINNED = (
 
 
 def load_conversation(
-    folder: Path, settings: schema.Conversation, attempts: int, base: Path | None = None
+    folder: Path,
+    settings: schema.Conversation,
+    attempts: int,
+    base: Path | None = None,
+    verifies: bool = False,
 ) -> "Conversation":
     """The dialogues with a model, checked before its weights are loaded.
 
@@ -43,6 +48,7 @@ def load_conversation(
         folder: a transformers model folder, or an adapter's.
         attempts: how many a dialogue has.
         base: the model folder under an adapter; by default the one that the adapter names.
+        verifies: see `Conversation`.
 
     Raises:
         UserError: the folder is no usable model, its context is too short for so many attempts, its chat
@@ -50,7 +56,7 @@ def load_conversation(
     """
     tokenizer = load_tokenizer(folder)
     config, generation = load_configs(base or base_of(folder))
-    conversation = Conversation(settings, tokenizer, end_token_ids(tokenizer, generation))
+    conversation = Conversation(settings, tokenizer, end_token_ids(tokenizer, generation), verifies)
     conversation.check_fits(attempts, context_limit(config))
     return conversation
 
@@ -58,16 +64,27 @@ def load_conversation(
 class Conversation:
     """The fixed words of a dialogue, as token ids.
 
+    The model's turns are its attempts. Where it verifies, a verdict on each attempt comes before the next
+    one (`verification.py`), and the dialogue ends with the first that does not say "wrong".
+
+    Args:
+        verifies: whether the model is asked for verdicts.
+
     Attributes:
         end_ids: tokens that end a turn, from the tokenizer and the generation config.
-        instruction: ids from the end of one attempt to the start of the next: end of turn, the
-            instruction, the opening of the assistant's turn.
-        dialogue: a dialogue of two attempts as the chat template writes it, with stand-ins for problem and
-            answer. What is said is the same wherever this is.
+        instructions: what stands between two turns, one after another and from the start again: ids of the
+            end of turn, the instruction, the opening of the assistant's turn.
+        instruction: the first of them.
+        dialogue: a dialogue of two turns as the chat template writes it, with stand-ins for problem and
+            answer; one for each instruction. What is said is the same wherever this is.
     """
 
     def __init__(
-        self, settings: schema.Conversation, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]
+        self,
+        settings: schema.Conversation,
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: Sequence[int],
+        verifies: bool = False,
     ) -> None:
         ours = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
         for name in sorted(settings.template_options.keys() & ours.keys()):
@@ -78,6 +95,7 @@ class Conversation:
         self.settings = settings
         self.tokenizer = tokenizer
         self.end_ids = tuple(end_ids)
+        self.verifies = verifies
         self._first = _read(settings.first)
         if "{problem}" not in self._first:
             raise UserError(
@@ -86,21 +104,13 @@ class Conversation:
         self._opening = [{"role": "system", "content": _read(settings.system)}] if settings.system else []
         for problem, answer in _read_few_shot(settings.few_shot):
             self._opening += [self._user(problem), {"role": "assistant", "content": answer}]
-        retry = _read(settings.retry)
-        if not retry:
-            raise UserError(
-                f"{settings.retry}: is empty; expected the instruction before every later attempt, such as "
-                "`Check your answer`; write one."
-            )
-        self.dialogue = self._render(
-            [
-                *self._opening,
-                self._user("1"),
-                {"role": "assistant", "content": ANSWER},
-                {"role": "user", "content": retry},
-            ]
-        )
-        self.instruction = self._between_attempts(retry)
+        asked = [
+            _read_instruction(settings, key) for key in (("verify", "revise") if verifies else ("retry",))
+        ]
+        dialogues = [self._asked_again(instruction) for instruction in asked]
+        self.dialogue = "".join(dialogues)
+        self.instructions = [self._between_turns(*one) for one in zip(dialogues, asked, strict=True)]
+        self.instruction = self.instructions[0]
 
     def prompt(self, problem: Problem) -> list[int]:
         """Ids of `x1`, with the assistant's turn opened; never cut (see `check_prompts`)."""
@@ -127,14 +137,30 @@ class Conversation:
                 "problem."
             )
 
-    def continuation(self, attempt: Sequence[int]) -> list[int]:
-        """Ids to append to the sampled `attempt`, up to where the next attempt starts.
+    def turns(self, attempts: int) -> int:
+        """How many turns of the model a dialogue of so many attempts has, if it goes to its end."""
+        return 2 * attempts - 1 if self.verifies else attempts
 
-        An attempt that was cut at its length limit has no end-of-turn token; the one inserted here is
-        context and is never trained on.
+    def labels(self, turns: int) -> list[str]:
+        """What the turns are called in tables: `t1`, `t2`, ... attempts, `v1` the verdict on the first."""
+        if not self.verifies:
+            return [f"t{turn}" for turn in range(1, turns + 1)]
+        return [f"{'tv'[at % 2]}{at // 2 + 1}" for at in range(turns)]
+
+    def continuation(self, said: Sequence[int], turn: int) -> list[int]:
+        """Ids to append to what was sampled in a turn, up to where the next one starts; none after the last.
+
+        What was cut at its length limit has no end-of-turn token; the one inserted here is context and is
+        never trained on.
+
+        Args:
+            turn: counted from 1.
         """
-        ended = len(attempt) > 0 and attempt[-1] == self.instruction[0]
-        return self.instruction[1:] if ended else self.instruction
+        if self.verifies and not self._goes_on(said, turn):
+            return []
+        instruction = self.instructions[(turn - 1) % len(self.instructions)]
+        ended = len(said) > 0 and said[-1] == instruction[0]
+        return instruction[1:] if ended else instruction
 
     def texts(self, attempts: Sequence[Sequence[list[int]]]) -> list[list[str]]:
         """The sampled attempts as text, for verifiers and people; never fed back to the model."""
@@ -142,11 +168,9 @@ class Conversation:
 
     def longest(self, attempts: int) -> int:
         """The most tokens that a dialogue of this many attempts can have."""
-        return (
-            self.settings.max_prompt_tokens
-            + attempts * self.settings.max_new_tokens
-            + (attempts - 1) * len(self.instruction)
-        )
+        turns = self.turns(attempts)
+        between = [len(self.instructions[at % len(self.instructions)]) for at in range(turns - 1)]
+        return self.settings.max_prompt_tokens + turns * self.settings.max_new_tokens + sum(between)
 
     def check_fits(self, attempts: int, limit: int | None) -> None:
         """Refuses dialogues that could outgrow the context, since what would be cut is `x` or `y1`.
@@ -159,10 +183,11 @@ class Conversation:
         """
         limits = [size for size in (limit, self.settings.max_context_tokens) if size is not None]
         if limits and self.longest(attempts) > min(limits):
+            each = "attempt or verdict" if self.verifies else "attempt"
             raise UserError(
                 f"conversation: {attempts} attempts can reach {self.longest(attempts)} tokens (prompt "
-                f"{self.settings.max_prompt_tokens}, each attempt {self.settings.max_new_tokens}, each "
-                f"instruction {len(self.instruction)}) and the context holds {min(limits)}; lower "
+                f"{self.settings.max_prompt_tokens}, each {each} {self.settings.max_new_tokens}, each "
+                f"instruction {max(map(len, self.instructions))}) and the context holds {min(limits)}; lower "
                 "max_prompt_tokens or max_new_tokens."
             )
 
@@ -170,10 +195,27 @@ class Conversation:
         # Not str.format: problems and prompts are full of braces.
         return {"role": "user", "content": self._first.replace("{problem}", problem)}
 
-    def _between_attempts(self, retry: str) -> list[int]:
-        text = self.dialogue
+    def _goes_on(self, said: Sequence[int], turn: int) -> bool:
+        """Whether a dialogue with verdicts does; nothing comes after nothing."""
+        is_verdict = turn % 2 == 0
+        return len(said) > 0 and not (is_verdict and self._judgement(said) != "wrong")
+
+    def _judgement(self, said: Sequence[int]) -> str | None:
+        return judgement(self.texts([[list(said)]])[0][0])
+
+    def _asked_again(self, instruction: str) -> str:
+        return self._render(
+            [
+                *self._opening,
+                self._user("1"),
+                {"role": "assistant", "content": ANSWER},
+                {"role": "user", "content": instruction},
+            ]
+        )
+
+    def _between_turns(self, text: str, instruction: str) -> list[int]:
         # The last stand-in before the instruction, which may well hold the same word.
-        asked = text.rfind(retry)
+        asked = text.rfind(instruction)
         answered = text.rfind(ANSWER, 0, max(asked, 0))
         ids = self._ids(text[answered + len(ANSWER) :]) if answered >= 0 else []
         if not ids or ids[0] not in self.end_ids:
@@ -208,6 +250,22 @@ class Conversation:
 
 def _read(path: str) -> str:
     return read_text(Path(path), "write this prompt file, or name another in conversation.*").strip()
+
+
+def _read_instruction(settings: schema.Conversation, key: str) -> str:
+    path = getattr(settings, key)
+    if path is None:
+        raise UserError(
+            f"conversation.{key}: is null, and dialogues in which the model judges its own attempts need it; "
+            f"write this prompt and name its file, as prompts/boxed/{key}.txt is one."
+        )
+    text = _read(path)
+    if not text:
+        raise UserError(
+            f"{path}: is empty; expected the instruction before a later turn, such as `Check your answer`; "
+            "write one."
+        )
+    return text
 
 
 def _read_few_shot(path: str | None) -> list[tuple[str, str]]:

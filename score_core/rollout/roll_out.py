@@ -21,6 +21,7 @@ from score_core.rewards.group import Ungraded
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Engine, Request, Sampled
 from score_core.rollout.trajectories import Trajectories, assemble
+from score_core.rollout.verification import graded_verdict, standing
 
 SAMPLING, GRADING = "sampling", "grading"
 
@@ -31,11 +32,14 @@ class Rollout:
 
     Attributes:
         trajectories: the dialogues.
-        texts: the attempts as text, texts[n][t - 1], without special tokens.
-        verdicts: verdicts[n][t - 1].
+        labels: of the T turns, as `Conversation.labels` gives them.
+        texts: the turns as text, texts[n][t - 1], without special tokens.
+        verdicts: verdicts[n][t - 1]. In place of an attempt that did not take place, here and in `texts`,
+            stands the one before it: the last is the final answer.
     """
 
     trajectories: Trajectories
+    labels: list[str]
     texts: list[list[str]]
     verdicts: list[list[Graded]]
 
@@ -51,8 +55,11 @@ class Rollout:
 
     @property
     def changed_NT(self) -> Tensor:
-        """Whether an attempt's answer is another than the one before it, (N, T - 1)."""
-        changed = [[a.extracted != b.extracted for a, b in pairwise(row)] for row in self.verdicts]
+        """Whether an attempt's answer is another than that of the attempt before it, (N, attempts - 1)."""
+        attempts = [at for at, label in enumerate(self.labels) if label.startswith("t")]
+        changed = [
+            [row[a].extracted != row[b].extracted for a, b in pairwise(attempts)] for row in self.verdicts
+        ]
         return self._tensor(changed).bool()  # of one attempt it is empty, and would be of numbers
 
     def _tensor(self, rows: list[list[bool]] | list[list[float]]) -> Tensor:
@@ -80,7 +87,7 @@ def roll_out(
     Args:
         engine: has the model's weights.
         batch_size: trajectories sampled side by side; does not change the result.
-        noise: for the problem at an index, (samples, attempts, M) numbers in [0, 1).
+        noise: for the problem at an index, (samples, turns, M) numbers in [0, 1).
         given: `samples` first attempts for the problem at an index, which are not sampled then.
         progress: called with the number of problems done since the last call.
         part: entered with the name of what is done, `SAMPLING` or `GRADING`; times it.
@@ -98,7 +105,7 @@ def roll_out(
     for batch in batches:
         request = Request(
             [conversation.prompt(problems[at]) for at in batch],
-            attempts,
+            conversation.turns(attempts),
             samples,
             np.concatenate([noise(at) for at in batch]) if noise else None,
             temperature,
@@ -124,31 +131,52 @@ def roll_out(
         device=engine.device,
         logp=[logp[row] for row in rows],
     )
-    texts = conversation.texts(trajectories.attempts)
+    texts, labels = (
+        conversation.texts(trajectories.attempts),
+        conversation.labels(conversation.turns(attempts)),
+    )
     with part(GRADING):
-        verdicts = _verdicts(grader, problems, trajectories, texts)
-    return Rollout(trajectories, texts, verdicts)
+        verdicts = _verdicts(grader, problems, trajectories, texts, labels)
+    if conversation.verifies:
+        pairs = [zip(row, said, strict=True) for row, said in zip(texts, trajectories.attempts, strict=True)]
+        texts = [standing([text if ids else None for text, ids in row]) for row in pairs]
+    return Rollout(trajectories, labels, texts, verdicts)
 
 
 def _verdicts(
-    grader: Grader, problems: Sequence[Problem], trajectories: Trajectories, texts: list[list[str]]
+    grader: Grader,
+    problems: Sequence[Problem],
+    trajectories: Trajectories,
+    texts: list[list[str]],
+    labels: list[str],
 ) -> list[list[Graded]]:
     """verdicts[n][t - 1]; graded problem by problem and attempt by attempt, a group at a time."""
     ids, truncated = trajectories.attempts, trajectories.truncated_NT.tolist()
-    attempts, samples = len(texts[0]), len(texts) // len(problems)
-    groups = []
+    samples = len(texts) // len(problems)
+    verdicts: list[list[Graded | None]] = [[None] * len(labels) for _ in texts]
+    groups, asked = [], []
     for at, problem in enumerate(problems):
-        members = range(at * samples, (at + 1) * samples)
-        for attempt in range(1, attempts + 1):
+        for turn, label in enumerate(labels):
+            # A dialogue with verdicts may have ended before.
+            members = [n for n in range(at * samples, (at + 1) * samples) if ids[n][turn]]
+            if label.startswith("v") or not members:
+                continue
             groups.append(
                 Ungraded(
                     problem,
-                    attempt,
-                    texts=[texts[n][attempt - 1] for n in members],
-                    tokens=[ids[n][attempt - 1] for n in members],
-                    truncated=[truncated[n][attempt - 1] for n in members],
+                    attempt=int(label[1:]),
+                    texts=[texts[n][turn] for n in members],
+                    tokens=[ids[n][turn] for n in members],
+                    truncated=[truncated[n][turn] for n in members],
                 )
             )
-    graded = grader.grade(groups)
-    by_problem = [graded[start : start + attempts] for start in range(0, len(graded), attempts)]
-    return [list(row) for groups in by_problem for row in zip(*groups, strict=True)]
+            asked.append((turn, members))
+    for (turn, members), found in zip(asked, grader.grade(groups), strict=True):
+        for n, graded in zip(members, found, strict=True):
+            verdicts[n][turn] = graded
+    for n, row in enumerate(verdicts):
+        for turn, label in enumerate(labels):
+            if label.startswith("v") and ids[n][turn]:
+                before = row[turn - 1]
+                row[turn] = graded_verdict(texts[n][turn], before is not None and before.correct)
+    return [standing(row) for row in verdicts]

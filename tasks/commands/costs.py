@@ -47,6 +47,7 @@ class Work:
 
     Attributes:
         stage: its name in dvc.yaml.
+        attempts: of a dialogue, verdicts on them included.
         rounds: (how often, dialogues) of a step, of a validation, of an evaluation.
         trains: whether it trains on the first of these.
         at_once: dialogues that are sampled side by side at most, where a setting says so.

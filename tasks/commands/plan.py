@@ -17,7 +17,8 @@ from score_core.config.code_data import CodeData
 from score_core.config.data import LocalData
 from score_core.config.model import AdditionModel, HubModel, LocalModel, TinyModel
 from score_core.config.parsing import parse_config
-from score_core.config.schema import Config
+from score_core.config.schema import Config, Evaluation
+from score_core.config.training import Training
 from score_core.data.sources import read_source
 from score_core.errors import UserError, refusing
 from score_core.files import parse_yaml
@@ -54,7 +55,8 @@ def plan(name: str, overrides: list[str], gpu: str = "h100", answer: float | Non
         elif stage in stages_of("evaluate"):
             settings = config.evaluation
             rounds = ((1, _test_problems(config) * settings.samples),)
-            work.append(Work(stage, settings.attempts, rounds, trains=False, at_once=settings.batch_size))
+            turns = _turns(settings)
+            work.append(Work(stage, turns, rounds, trains=False, at_once=settings.batch_size))
     mean = ANSWER * config.conversation.max_new_tokens if answer is None else answer
     return Plan(config, model_shape(config), tuple(work), GPUS[gpu], mean)
 
@@ -100,7 +102,8 @@ def model_shape(config: Config) -> Any:
         made = AutoModelForCausalLM.from_config(settings)
     parameters = sum(weight.numel() for weight in made.parameters())
     said, attempts = config.conversation, config.evaluation.attempts
-    needed = said.max_prompt_tokens + attempts * said.max_new_tokens + (attempts - 1) * INSTRUCTION
+    turns = _turns(config.evaluation)
+    needed = said.max_prompt_tokens + turns * said.max_new_tokens + (turns - 1) * INSTRUCTION
     limit = min(context_limit(settings) or needed, said.max_context_tokens or needed)
     if needed > limit:
         raise UserError(
@@ -115,7 +118,12 @@ def _training(config: Config, stage: str, section: str) -> Work:
     validations = settings.steps // settings.validate_every + 1
     problems = min(settings.validation_problems, config.data.sizes.validation or settings.validation_problems)
     step = settings.prompts_per_step * settings.samples_per_prompt
-    return Work(stage, settings.attempts, ((settings.steps, step), (validations, problems)), trains=True)
+    return Work(stage, _turns(settings), ((settings.steps, step), (validations, problems)), trains=True)
+
+
+def _turns(settings: Evaluation | Training) -> int:
+    """Of a dialogue in which every attempt takes place, verdicts included."""
+    return 2 * settings.attempts - 1 if settings.verifies else settings.attempts
 
 
 def _test_problems(config: Config) -> int:

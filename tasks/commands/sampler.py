@@ -29,7 +29,9 @@ def run(given: argparse.Namespace) -> int:
     end_with_parent()
     attempts = max([config.evaluation.attempts, *(stage.attempts for stage in config.stages.values())])
     base = base_of(given.model)
-    longest = max(LENGTH, load_conversation(base, config.conversation, attempts).longest(attempts))
+    verifies = config.evaluation.verifies
+    conversation = load_conversation(base, config.conversation, attempts, verifies=verifies)
+    longest = max(LENGTH, conversation.longest(attempts))
     with serving(base, config.dtype, longest, runtime, given.host, given.port, None) as child:
         print(f"launch.sampler: http://{given.host}:{given.port}", flush=True)
         return child.process.wait()

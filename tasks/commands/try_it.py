@@ -43,6 +43,9 @@ def side_by_side(problem: Problem, rows: list[Row]) -> str:
         verdicts = [": right" if row[f"correct_t{t}"] else ": wrong" for row in rows]
         table.add_row(*(f"attempt {t}{verdict if problem.answer else ''}" for verdict in verdicts))
         table.add_row(*(Padding(_harmless(row[f"text_t{t}"]), (0, 0, 0, 2)) for row in rows))
+        if f"text_v{t}" in rows[0]:
+            table.add_row(*[f"its verdict on attempt {t}"] * len(rows))
+            table.add_row(*(Padding(_harmless(row[f"text_v{t}"]), (0, 0, 0, 2)) for row in rows))
     console = Console(width=80, tab_size=4, color_system=None, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
         console.print(f"Problem  {_harmless(problem.problem)}")

@@ -79,10 +79,10 @@ def run_stage(
             if section is not None and model is not None:
                 from tasks.runner.launch import launch
 
-                def serve(runtime: Runtime, attempts: int) -> str:
+                def serve(runtime: Runtime, attempts: int, verifies: bool) -> str:
                     from tasks.runner.sampler import sampler
 
-                    server = sampler(config, runtime, model(given), attempts, manifest.parent)
+                    server = sampler(config, runtime, model(given), attempts, manifest.parent, verifies)
                     return running.enter_context(server)
 
                 runtime = launch(f"tasks.{command}", sys.argv[1:], config, runtime, section(given), serve)

@@ -47,7 +47,7 @@ def launch(
     config: Config,
     runtime: Runtime,
     section: str | None,
-    serve: Callable[[Runtime, int], str],
+    serve: Callable[[Runtime, int, bool], str],
 ) -> Runtime:
     """Returns what to run with in this process; where others do the work, ends with their exit code.
 
@@ -56,8 +56,8 @@ def launch(
         arguments: all that follows it on the command line; the processes get the same.
         section: the section of params.yaml of a stage that trains; None for an evaluation, which has no
             use for split optimisers.
-        serve: called where a server samples, with the number of attempts; gives its address, having started
-            it if need be.
+        serve: called where a server samples, with the number of attempts and whether the model verifies
+            them; gives its address, having started it if need be.
 
     Raises:
         UserError: a combination of settings that cannot work.
@@ -84,7 +84,9 @@ def launch(
         settings = settings.model_copy(update={"strategy": strategy})
     check_launch(config, settings, section)
     if engine == "vllm":
-        settings = settings.model_copy(update={"sampler": serve(runtime, sampling.attempts)})
+        settings = settings.model_copy(
+            update={"sampler": serve(runtime, sampling.attempts, sampling.verifies)}
+        )
     if settings.strategy != "single":
         mixed = section is not None and config.mixed_precision(settings.strategy)
         sys.exit(_on_this_machine(command(module, arguments, settings, mixed), settings))

@@ -39,13 +39,16 @@ ON_CPUS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 @contextmanager
-def sampler(config: Config, runtime: Runtime, model: Path, attempts: int, folder: Path) -> Iterator[str]:
+def sampler(
+    config: Config, runtime: Runtime, model: Path, attempts: int, folder: Path, verifies: bool = False
+) -> Iterator[str]:
     """The address of the server that runtime.yaml asks for; one that is started here ends with the block.
 
     Args:
         model: the folder of what is to be sampled from, or one of the same base.
         attempts: of a dialogue.
         folder: where its log goes, as `server.log`.
+        verifies: whether the model judges them.
 
     Raises:
         UserError: it cannot be started.
@@ -62,7 +65,7 @@ def sampler(config: Config, runtime: Runtime, model: Path, attempts: int, folder
         yield address
         return
     base = base_of(model)
-    longest = load_conversation(base, config.conversation, attempts).longest(attempts)
+    longest = load_conversation(base, config.conversation, attempts, verifies=verifies).longest(attempts)
     with serving(base, config.dtype, max(longest, LENGTH), runtime, host, port, folder / "server.log"):
         yield address
 

@@ -68,18 +68,20 @@ class BuiltinEngine(Engine):
         ]
         truncated: list[list[bool]] = [[] for _ in range(count)]
         logp: list[TokenLogp] = [[] for _ in range(count)]
+        asked = [True] * count
         for attempt in range(1, request.attempts + 1):
             if attempt == 1 and request.given is not None:
                 answers = unread = [list(answer) for answer in request.given]
                 chances = [[0.0] * len(answer) for answer in answers]
             else:
-                answers, chances, unread = decoder.answer(attempt)
+                answers, chances, unread = decoder.answer(attempt, asked)
             for row, answer in enumerate(answers):
                 dialogues[row].append((answer, attempt))
                 truncated[row].append(bool(answer) and answer[-1] not in conversation.end_ids)
                 logp[row] = [*logp[row], chances[row]]
             if attempt < request.attempts:
-                following = [conversation.continuation(answer) for answer in answers]
+                following = [conversation.continuation(answer, attempt) for answer in answers]
+                asked = [len(ids) > 0 for ids in following]
                 for row, ids in enumerate(following):
                     dialogues[row].append((ids, 0))
                 decoder.go_on([last + ids for last, ids in zip(unread, following, strict=True)])
@@ -101,7 +103,8 @@ class _Decoder:
         noise = request.noise
         self.uniform_NTM = None if noise is None else torch.as_tensor(noise, device=model.device).double()
         count, later = request.count, request.attempts - 1
-        between = len(conversation.instruction) + 1  # and an answer's last token, which no step has read
+        # And an answer's last token, which no step has read.
+        between = max(map(len, conversation.instructions)) + 1
         longest = max(self.limit, *map(len, request.given or ()), 0)
         columns = max(map(len, request.prompts)) + request.attempts * longest + later * between
         self.cache = BoundedCache(model.config, count, columns)
@@ -112,13 +115,19 @@ class _Decoder:
         if request.samples > 1:
             self._repeat(len(request.prompts), request.samples)
 
-    def answer(self, attempt: int) -> tuple[list[list[int]], list[list[float]], list[list[int]]]:
-        """Answers of all dialogues, their tokens' log-probabilities, and what of them was not read yet."""
+    def answer(
+        self, attempt: int, asked: Sequence[bool]
+    ) -> tuple[list[list[int]], list[list[float]], list[list[int]]]:
+        """Answers of all dialogues, their tokens' log-probabilities, and what of them was not read yet.
+
+        Args:
+            asked: whether a dialogue goes on; one that has ended gets an empty answer.
+        """
         count, device = self.request.count, self.model.device
         token_NM = torch.full((count, self.limit), -1, device=device)
         logp_NM = torch.zeros(count, self.limit, device=device)
         unread_N = torch.zeros(count, dtype=torch.bool, device=device)
-        alive_n = torch.ones(count, dtype=torch.bool, device=device)
+        alive_n = torch.tensor(asked, device=device)[self.order_N]
         look = 1 if device.type == "cpu" else LOOK
         token_n = token_NM[:, 0]
         for position in range(self.limit):

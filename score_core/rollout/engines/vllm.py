@@ -114,9 +114,11 @@ class _Speaker:
     async def _dialogue(self, prompt: list[int], row: int, first: Answer) -> Dialogue:
         pieces, answers = [(prompt, 0), (first.ids, 1)], [first]
         for attempt in range(2, self.request.attempts + 1):
-            pieces.append((self.conversation.continuation(answers[-1].ids), 0))
-            said = [token for ids, _ in pieces for token in ids]
-            (answer,) = await self.ask(self._question(said, row, attempt, 1))
+            pieces.append((self.conversation.continuation(answers[-1].ids, attempt - 1), 0))
+            answer = Answer([], [], [])
+            if pieces[-1][0]:
+                said = [token for ids, _ in pieces for token in ids]
+                (answer,) = await self.ask(self._question(said, row, attempt, 1))
             answers.append(answer)
             pieces.append((answer.ids, attempt))
         cut = [bool(one.ids) and one.ids[-1] not in self.conversation.end_ids for one in answers]

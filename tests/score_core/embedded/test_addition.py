@@ -272,7 +272,7 @@ def test_the_base_is_taught_on_the_very_prompts_it_is_trained_and_evaluated_on(t
     for row, (problem, first, _, second) in enumerate(made):
         attempts = [[*tokenizer(text).input_ids, tokenizer.eos_token_id] for text in (first, second)]
         x1 = conversation.prompt(Problem(content_hash(problem), problem, (right(problem),)))
-        assert ids[row].tolist() == x1 + attempts[0] + conversation.continuation(attempts[0]) + attempts[1]
+        assert ids[row].tolist() == x1 + attempts[0] + conversation.continuation(attempts[0], 1) + attempts[1]
 
 
 def test_tokenizer_round_trips_problems_and_answers(tokenizer, tmp_path):

@@ -144,3 +144,17 @@ def test_accuracies_by_label_are_those_of_its_rows() -> None:
             "2": {"n": 1, "accuracy_t1": 0.0, "accuracy_t2": 0.0},
         }
     }
+
+
+def test_verdicts_and_revisions_are_counted() -> None:
+    made = table([(True, True), (False, True), (False, False), (True, False)])
+    assert not [key for key in summarise(made) if "_v1" in key or "revised" in key]
+    made["correct_v1"] = [True, True, False, False]
+    made["extracted_v1"] = ["right", "wrong", None, "wrong"]
+    made["tokens_v1"], made["truncated_v1"] = [1, 2, 5, 2], [False, False, True, False]
+    made["tokens_t2"] = [0, 4, 0, 4]
+    metrics = summarise(made)
+    assert metrics["attempts"] == 2
+    assert (metrics["accuracy_v1"], metrics["ci95"]["accuracy_v1"]) == (0.5, list(wilson(0.5, 4)))
+    assert (metrics["unparsable_v1"], metrics["truncated_v1"], metrics["length_v1"]) == (0.25, 0.25, 2.5)
+    assert (metrics["revised_t2"], metrics["length_t2"]) == (0.5, 2.0)

@@ -179,6 +179,57 @@ def test_single_turn_rl_is_reinforce_on_the_first_attempt(
         torch.testing.assert_close(ours[name], parameter.grad, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("later", "estimator"), [("leave_one_out", "exact"), ("none", "k1_in_reward")])
+def test_pag_is_reinforce_on_each_turn_that_took_place(
+    small_run: Path, tmp_path: Path, later: str, estimator: str
+) -> None:
+    settings = {"baseline_later": later, "beta1": 0.05, "kl_estimator": estimator}
+    trainer = make_trainer(
+        small_run / "verifying",
+        tmp_path,
+        small_config(pag=settings),
+        "pag",
+        disturbed=0.03,
+        runtime=in_micro_batches(8),
+    )
+    batches, terms, seen = first_step(trainer), [], []
+    ours, tokenizer = gradient(trainer, batches), trainer.stage.conversation.tokenizer
+    dialogues = [pieces for batch in batches for pieces in batch["batch"].trajectories.segments]
+    rows = []  # of each dialogue what was said, as pieces, and what each turn earned
+    for pieces in dialogues:
+        ids = [part for part, _ in pieces]
+        asked, first, verdict, last = (
+            tokenizer.decode(ids[at], skip_special_tokens=True) for at in (0, 1, 3, 5)
+        )
+        gold = sum(map(int, asked.rstrip("=").split("+")))
+        right = [text.isdigit() and int(text) == gold for text in (first, last)]
+        assert (last == "") == (verdict != "wrong")
+        told = verdict in ("right", "wrong") and (verdict == "right") == right[0]
+        rows.append((ids, [float(right[0]), float(told), float(right[1])], 3 if verdict == "wrong" else 2))
+
+    def net(ids: list[Ids], earned: list[float], t: int) -> float:
+        """What a turn earned, less its KL where that is in the reward."""
+        logp_L, reference_L, *_ = scores_of(trainer.model, trainer.reference.model, ids, t, 1.0)
+        return earned[t] - 0.05 * float((logp_L - reference_L).detach().sum()) * (estimator == "k1_in_reward")
+
+    for n, (ids, earned, turns) in enumerate(rows):
+        for t in range(turns):
+            logp_L, _, kl_L, _ = scores_of(trainer.model, trainer.reference.model, ids, t, 1.0)
+            others = [row for m, row in enumerate(rows) if m != n and row[0][0] == ids[0] and row[2] > t]
+            paid = net(ids, earned, t)
+            if t == 0 or later == "leave_one_out":
+                paid -= mean([net(row[0], row[1], t) for row in others])
+            terms.append(-paid * logp_L.sum())
+            if estimator == "exact":
+                terms.append(0.05 * kl_L.sum())
+        seen.append((turns, earned[turns - 1]))
+    assert len({*seen}) == 4, "both verdicts and both of their outcomes must have been seen"
+    trainer.model.zero_grad()
+    (torch.stack(terms).sum() / len(rows)).backward()
+    for name, parameter in trainer.model.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad, rtol=5e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("cap", [1.1, 1e9])
 def test_recombination_scores_second_attempts_after_another_first_one(
     small_run: Path, tmp_path: Path, cap: float

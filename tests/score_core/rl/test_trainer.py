@@ -76,6 +76,7 @@ def make_trainer(
                 *end_token_ids(tokenizer, model.generation_config),
                 *tokenizer.convert_tokens_to_ids(list(ends)),
             ],
+            verifies=settings.verifies,
         ),
         grader=Grader(config.reward),
         problems=read_problems(run / "data", "train"),

@@ -36,7 +36,9 @@ class Speaker:
             prompt = request.prompts[row // request.samples]
             pieces, cut, chances = [(prompt, 0)], [], []
             for attempt in range(request.attempts):
-                if attempt == 0 and request.given is not None:
+                if attempt and not pieces[-1][0]:
+                    ids, chance = [], []
+                elif attempt == 0 and request.given is not None:
                     ids, chance = request.given[row], [0.0] * len(request.given[row])
                 elif request.noise is None:
                     ids, chance = [DIGIT + len(prompt) % 10, END], [0.0, 0.0]
@@ -44,10 +46,10 @@ class Speaker:
                     ids = answer(request.noise[row, attempt])
                     chance = (-request.noise[row, attempt, : len(ids)]).tolist()
                 pieces.append((ids, attempt + 1))
-                cut.append(ids[-1] != END)
+                cut.append(ids[-1:] not in ([], [END]))
                 chances.append(chance)
                 if attempt + 1 < request.attempts:
-                    pieces.append((conversation.continuation(ids), 0))
+                    pieces.append((conversation.continuation(ids, attempt + 1), 0))
             segments.append(tuple(pieces))
             truncated.append(cut)
             logp.append(chances)

@@ -73,22 +73,22 @@ def test_template_options_reach_every_opening_of_a_turn(speak, text_tokenizer):
 def test_continuation_closes_an_attempt_once(speak):
     conversation = speak()
     end = conversation.instruction[0]
-    assert conversation.continuation([40, 41, end]) == conversation.instruction[1:]
-    assert conversation.continuation([40, 41]) == conversation.instruction
-    assert conversation.continuation([]) == conversation.instruction
+    assert conversation.continuation([40, 41, end], 1) == conversation.instruction[1:]
+    assert conversation.continuation([40, 41], 1) == conversation.instruction
+    assert conversation.continuation([], 1) == conversation.instruction
 
 
 def test_an_attempt_that_stopped_at_another_end_token_is_closed_as_the_template_does(speak, text_tokenizer):
     other = text_tokenizer.pad_token_id
     conversation = speak(end_ids=[text_tokenizer.eos_token_id, other])
     assert conversation.end_ids == (text_tokenizer.eos_token_id, other)
-    assert conversation.continuation([40, other]) == conversation.instruction
+    assert conversation.continuation([40, other], 1) == conversation.instruction
 
 
 def test_dialogue_equals_the_template_where_text_round_trips(speak, text_tokenizer):
     conversation = speak(first="{problem}")
     answer = [*text_tokenizer("the answer is 7").input_ids, text_tokenizer.eos_token_id]
-    found = conversation.prompt(problem("x")) + answer + conversation.continuation(answer)
+    found = conversation.prompt(problem("x")) + answer + conversation.continuation(answer, 1)
     messages = [
         {"role": "user", "content": "x"},
         {"role": "assistant", "content": "the answer is 7"},
@@ -281,7 +281,7 @@ def test_arguments_of_the_library_are_no_options_of_a_template(make_conversation
 
 @pytest.mark.parametrize("retry", ["", " \n"])
 def test_an_empty_retry_instruction_is_refused(make_conversation, retry):
-    with pytest.raises(UserError, match="retry: is empty; expected the instruction before every later"):
+    with pytest.raises(UserError, match="retry: is empty; expected the instruction before a later turn"):
         make_conversation(retry=retry)
 
 

@@ -74,7 +74,7 @@ def test_every_trajectory_is_its_problem_s_and_judged_as_such(
         at, k = divmod(n, SAMPLES)
         firsts = given[at][k] if given and at in given else answer(noise(at)[k, 0])
         ids = [firsts, answer(noise(at)[k, 1])]
-        prompt, between = conversation.prompt(problem), conversation.continuation(ids[0])
+        prompt, between = conversation.prompt(problem), conversation.continuation(ids[0], 1)
         assert found.trajectories.segments[n] == ((prompt, 0), (ids[0], 1), (between, 0), (ids[1], 2))
         texts = [tokenizer.decode(one, skip_special_tokens=True) for one in ids]
         assert found.texts[n] == texts

@@ -40,6 +40,14 @@ def test_attempts_stand_side_by_side_with_verdicts():
     assert lines[lines.index(second) + 1].split() == ["070235", "080235"]
 
 
+def test_verdicts_of_the_models_stand_between_their_attempts():
+    rows = [row("070235", "070235") | {"text_v1": "right"}, row("070235", "080235") | {"text_v1": "wrong"}]
+    lines = side_by_side(PROBLEM, rows).splitlines()
+    said = next(at for at, line in enumerate(lines) if line.startswith("its verdict on attempt 1"))
+    assert lines[said + 1].split() == ["right", "wrong"]
+    assert lines[said - 1].split() == ["070235", "070235"] and lines[said + 2].startswith("attempt 2")
+
+
 def test_bytes_that_are_no_text_are_said_and_the_next_problem_is_asked(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("1+\udcff\n3+4\n\n"))
     converse(answering, None)
