@@ -42,7 +42,9 @@ class Evaluator:
         self.grader = Grader(config.reward)
         self.engine_name = engine_name(runtime, config.evaluation.sampling, "evaluation")
         self._engine = make_engine(self.engine_name, runtime, config.dtype, None)
-        self.conversation = load_conversation(folder, config.conversation, config.evaluation.attempts, base)
+        self.conversation = load_conversation(
+            folder, config.evaluated_conversation, config.evaluation.attempts, base
+        )
         self.state = init_processes()
         check_strategy(self.state, runtime.launch)
         torch.set_num_threads(runtime.threads)

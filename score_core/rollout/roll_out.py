@@ -18,6 +18,7 @@ from score_core.errors import NotFinite
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
 from score_core.rewards.group import Ungraded
+from score_core.rewards.tournament import Game
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Engine, Request, Sampled
 from score_core.rollout.trajectories import Trajectories, assemble
@@ -33,11 +34,14 @@ class Rollout:
         trajectories: the dialogues.
         texts: the attempts as text, texts[n][t - 1], without special tokens.
         verdicts: verdicts[n][t - 1].
+        games: games[t - 1], where the policy has compared its answers (score_core/rl/self_judge.py); players
+            are trajectories.
     """
 
     trajectories: Trajectories
     texts: list[list[str]]
     verdicts: list[list[Graded]]
+    games: Sequence[Sequence[Game]] = ()
 
     @property
     def rewards_NT(self) -> Tensor:

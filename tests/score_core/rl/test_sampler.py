@@ -35,7 +35,7 @@ def make_sampler(make_conversation):
             tolerated_gap=1.0,
             sampling_batch_size=1024,
         )
-        return StepSampler(stage, PromptSchedule(PROBLEMS, 400, seed, name), Stopwatch())
+        return StepSampler(stage, PromptSchedule([range(len(PROBLEMS))], 400, seed, name), Stopwatch())
 
     return make
 
