@@ -19,9 +19,9 @@ from score_core.embedded.addition_model import build
 from score_core.evaluation.evaluate import Evaluator
 from score_core.models.folders import load_model, load_tokenizer, save_model
 from score_core.problems import Problem, write_problems
-from score_core.rl import self_judge
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.training import Folders, train
+from score_core.rollout import self_judge
 from score_core.rollout.conversation import load_conversation
 from tests.configs import ROOT, config, runtime
 
@@ -29,7 +29,7 @@ RUNTIME = runtime(threads=1)
 # A policy of digits that judges itself: what it says of two sums is read by `digit_verdict`.
 SELF_JUDGE = {
     "weight": 0.5,
-    "prompt": "tests/score_core/rl/digits_judge.txt",
+    "prompt": "tests/score_core/rollout/digits_judge.txt",
     "max_new_tokens": 4,
     "temperature": 0.7,
     "both_orders": True,

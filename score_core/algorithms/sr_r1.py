@@ -1,7 +1,7 @@
 """SR-R1: GRPO on one attempt, the data part after part (fuyu12345/DLNLP_assignment_25, on Open-R1).
 
 What sets it apart is its reward, to which `reward.self_judge` adds the ratings that the policy itself gives
-its answers (score_core/rl/self_judge.py). GRPO is `baseline: group_standardised`, `length_aggregation:
+its answers (score_core/rollout/self_judge.py). GRPO is `baseline: group_standardised`, `length_aggregation:
 sequence_mean` and `kl_estimator: k3_in_loss`; without clipping, which one step a batch never reaches.
 """
 

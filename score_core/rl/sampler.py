@@ -18,11 +18,11 @@ from score_core.problems import Problem
 from score_core.rewards.grader import Grader
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.batches import PromptSchedule
-from score_core.rl.self_judge import SelfJudge
 from score_core.rl.stopwatch import Stopwatch
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines import Engine
 from score_core.rollout.roll_out import GRADING, Rollout, roll_out
+from score_core.rollout.self_judge import SelfJudge
 from score_core.seeding import stream
 
 OpenModel = Callable[[], AbstractContextManager[PreTrainedModel]]

@@ -38,11 +38,11 @@ from score_core.rl.collapse import CollapseMonitor
 from score_core.rl.policy import load_policy, load_reference
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
 from score_core.rl.sampler import Stage
-from score_core.rl.self_judge import make_self_judge
 from score_core.rl.stopwatch import Stopwatch
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation, load_conversation
 from score_core.rollout.engines import TOLERATED, engine_name, make_engine, sampled_by
+from score_core.rollout.self_judge import make_self_judge
 from score_core.seeding import derive_seed
 
 log = logging.getLogger(__name__)

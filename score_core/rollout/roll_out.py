@@ -34,8 +34,7 @@ class Rollout:
         trajectories: the dialogues.
         texts: the attempts as text, texts[n][t - 1], without special tokens.
         verdicts: verdicts[n][t - 1].
-        games: games[t - 1], where the policy has compared its answers (score_core/rl/self_judge.py); players
-            are trajectories.
+        games: games[t - 1], where the policy has compared its answers (self_judge.py); players are rows.
     """
 
     trajectories: Trajectories

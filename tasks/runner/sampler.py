@@ -27,9 +27,9 @@ from score_core.config.schema import Config
 from score_core.errors import UserError
 from score_core.models.folders import base_of
 from score_core.models.handover import write_config
-from score_core.rl.self_judge import make_self_judge
 from score_core.rollout.conversation import load_conversation
 from score_core.rollout.engines.handover_check import LENGTH
+from score_core.rollout.self_judge import make_self_judge
 from tasks.runner.processes import Child
 
 log = logging.getLogger(__name__)

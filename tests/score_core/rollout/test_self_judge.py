@@ -6,19 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from accelerate import Accelerator
 
 from score_core.config.reward import SelfJudge as Settings
 from score_core.errors import UserError
+from score_core.models.folders import save_model
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded
 from score_core.rewards.tournament import Game
-from score_core.rl.figures import StepFigures
-from score_core.rl.self_judge import SelfJudge, make_self_judge
+from score_core.rollout import self_judge
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Request, Sampled
 from score_core.rollout.roll_out import Rollout
+from score_core.rollout.self_judge import SelfJudge, make_self_judge
 from tests.score_core.rollout.speaker import Speaker
 from tests.small_run import SELF_JUDGE, digits_are_verdicts, small_config
 
@@ -34,8 +33,6 @@ Opinion = Callable[[str, str, np.ndarray], str]
 
 class Judge(Speaker):
     """An engine that replies to a prompt `judge: PROBLEM | FIRST | SECOND` what `opinion` says of the two."""
-
-    schedules = False
 
     def __init__(self, opinion: Opinion) -> None:
         super().__init__()
@@ -176,9 +173,11 @@ def test_a_game_that_does_not_fit_is_not_played(make_judge) -> None:
     assert rewards(rated)[0] == [PAID] and rewards(rated)[2] == [PAID + 0.5]
 
 
-def test_games_that_cannot_fit_the_context_are_refused(tmp_path: Path, make_model, make_conversation) -> None:
+def test_games_that_cannot_fit_the_context_are_refused(
+    tmp_path: Path, make_model, tokenizer, make_conversation
+) -> None:
     conversation, base = make_conversation(), tmp_path / "base"
-    make_model(max_position_embeddings=512).save_pretrained(base)
+    save_model(make_model(max_position_embeddings=512), tokenizer, base)
     config = small_config(reward={"self_judge": {**SELF_JUDGE, "max_new_tokens": 600}})
     with pytest.raises(
         UserError, match=r"reward.self_judge: .* can reach \d+ tokens, and the context holds 512"
@@ -196,31 +195,7 @@ def test_a_prompt_has_each_place_once(make_judge, words: str, missing: str) -> N
         make_judge(words)
 
 
-def test_what_is_logged_says_whether_verdicts_mean_anything() -> None:
-    """Six answers, the second and the fourth of them right; the shares are counted by hand."""
-    figures = StepFigures(1, Accelerator(cpu=True))
-    correct_NT = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])[:, None]
-    games = [
-        Game(0, 1, 0.0), Game(1, 0, 1.0),  # the right one wins in both places
-        Game(2, 3, 1.0), Game(3, 2, 1.0),  # the first place wins twice, once against the right answer
-        Game(4, 5, 0.5), Game(5, 4, None),
-    ]  # fmt: skip
-    figures.add_games([games], correct_NT)
-    assert figures.values == {
-        "judge_unread_t1": 1 / 6,
-        "judge_first_t1": 3.5 / 5,
-        "judge_position_t1": 1 / 2,
-        "judge_agreement_t1": 3 / 4,
-    }
-    nothing = StepFigures(1, Accelerator(cpu=True))
-    nothing.add_games([], correct_NT)
-    nothing.add_games([[Game(0, 2, None)]], correct_NT)
-    assert nothing.values == {"judge_unread_t1": 1.0}, "nothing is made up where no pair tells"
-
-
 def test_digits_are_read_in_tests_of_training_alone() -> None:
-    from score_core.rl import self_judge
-
     with digits_are_verdicts():
         assert [self_judge.read_verdict(text) for text in ("04", "5", "2", "")] == [1.0, 0.0, 0.5, None]
     assert self_judge.read_verdict("04") is None
