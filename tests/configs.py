@@ -75,7 +75,7 @@ def content(**sections: Any) -> dict[str, Any]:
         "data": [LOCAL_DATA, addition["data"], hub["data"]],
         "model": [TINY_MODEL, LOCAL_MODEL, addition["model"], hub["model"]],
     }
-    whole = _over(_read("conf/base.yaml"), own)
+    whole = _over(_over(_read("conf/stages/score.yaml"), _read("conf/base.yaml")), own)
     for name, choices in complete.items():
         source = sections.get(name, {}).get("source", choices[0]["source"])
         whole[name] = deepcopy(next((c for c in choices if c["source"] == source), {}))

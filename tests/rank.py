@@ -27,7 +27,17 @@ from score_core.problems import read_problems
 from score_core.rl import logprobs, policy
 from score_core.rl.trainer import PolicyTrainer
 from tasks.runner.exits import leave
-from tests.small_run import HALF, RUNTIME, evaluate, folders, in_micro_batches, small_config, train_stage
+from tests.small_run import (
+    HALF,
+    RUNTIME,
+    SELF_JUDGE,
+    digits_are_verdicts,
+    evaluate,
+    folders,
+    in_micro_batches,
+    small_config,
+    train_stage,
+)
 
 KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "alpha": 8}}
 # A few steps in bf16: of a model whose output layer has weights of its own, and of an adapter.
@@ -44,7 +54,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "stasc": {"iterations": 2, "filter": "non_decreasing", "offline_first_attempts": 1.0},
     "stage2": {"recombine": 1.5, "mend": 2.0},
     "pag": {"offline_first_attempts": 0.5},
+    "sr_r1": {"baseline": "group_standardised", "parts": [2, 1], "of": 2},
 }
+JUDGED = "sr_r1"  # the one of them whose policy judges itself
 STAGE = {
     "steps": 5,
     "learning_rate": 1e-3,
@@ -96,7 +108,11 @@ def train_methods(run: Path, work: Path, launch: Launch) -> None:
     runtime = in_micro_batches(16).model_copy(update={"launch": launch})
     for name, settings in METHODS.items():
         start = run / "verifying" if name == "pag" else run
-        train_stage(name, small_config(**{name: settings}), runtime, folders(start, work, name))
+        config = small_config(
+            **{name: settings}, reward={"self_judge": SELF_JUDGE if name == JUDGED else None}
+        )
+        with digits_are_verdicts():
+            train_stage(name, config, runtime, folders(start, work, name))
 
 
 def pretend() -> None:

@@ -1,10 +1,12 @@
 """A whole run at the smallest size that still learns: sums of two-digit numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 import yaml
 
@@ -19,10 +21,22 @@ from score_core.models.folders import load_model, load_tokenizer, save_model
 from score_core.problems import Problem, write_problems
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.training import Folders, train
+from score_core.rollout import self_judge
 from score_core.rollout.conversation import load_conversation
 from tests.configs import ROOT, config, runtime
 
 RUNTIME = runtime(threads=1)
+# A policy of digits that judges itself: what it says of two sums is read by `digit_verdict`.
+SELF_JUDGE = {
+    "weight": 0.5,
+    "prompt": "tests/score_core/rollout/digits_judge.txt",
+    "max_new_tokens": 4,
+    "temperature": 0.7,
+    "both_orders": True,
+    "ties": True,
+    "rating": "bradley_terry",
+    "top": 1.0,
+}
 HALF = {"source": "local", "path": "unused", "dtype": "bfloat16"}  # a model that computes in bf16
 LONGEST = 33  # tokens of a dialogue of two attempts in `small_config`
 CODE = [Path(__file__)]  # any: no test here changes the code it trains with
@@ -72,6 +86,18 @@ def small_config(**sections: Any) -> Config:
         both = both and section.get("source", "addition") == own[name].get("source", "addition")
         own[name] = {**own[name], **section} if both else section
     return config(**own)
+
+
+@contextmanager
+def digits_are_verdicts() -> Iterator[None]:
+    """Has a judge without letters be read: its reply's first digit says who wins; without one nobody does."""
+
+    def digit_verdict(text: str) -> float | None:
+        return (1.0, 0.0, 0.5, None)[int(text[0]) % 4] if text[:1].isdigit() else None
+
+    with pytest.MonkeyPatch.context() as restored:
+        restored.setattr(self_judge, "read_verdict", digit_verdict)
+        yield
 
 
 def prepare(root: Path) -> None:

@@ -87,7 +87,7 @@ def test_commands_exist(page: str) -> None:
 def test_keys_exist(page: str) -> None:
     profiles = [name for name in FILES if name.startswith("conf/profile/")]
     keys = set()
-    for name in ("runtime.yaml", "conf/base.yaml", *profiles):
+    for name in ("runtime.yaml", "conf/base.yaml", "conf/stages/score.yaml", *profiles):
         for key, section in yaml.safe_load((ROOT / name).read_text()).items():
             keys |= {key, *(f"{key}.{inner}" for inner in (section if isinstance(section, dict) else ()))}
     training = {key.removeprefix("training.") for key in keys if key.startswith("training.")}

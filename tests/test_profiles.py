@@ -34,7 +34,7 @@ FORMS = {
 def in_form(config, problem: Problem) -> str:
     name = config.reward.extractor
     if name == "math_final_answer":
-        tagged = "tagged" in config.conversation.first
+        tagged = "<answer>" in Path(config.conversation.first).read_text()
         name = "gsm8k_hash" if tagged else "boxed"
     return FORMS[name].format(gold=problem.references[0], marker=config.reward.marker)
 

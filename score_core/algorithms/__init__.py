@@ -4,6 +4,7 @@ from score_core.algorithms.pag import Pag
 from score_core.algorithms.pair_sft import PairSFT
 from score_core.algorithms.plain_rl import PlainRL
 from score_core.algorithms.score import StageOne, StageTwo
+from score_core.algorithms.sr_r1 import SrR1
 from score_core.algorithms.star import Star
 from score_core.algorithms.stasc import Stasc
 from score_core.config.training import Training
@@ -17,6 +18,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "pair_sft": PairSFT,
     "stasc": Stasc,
     "pag": Pag,
+    "sr_r1": SrR1,
 }
 SETTINGS: dict[str, type[Training]] = {name: method.Settings for name, method in ALGORITHMS.items()}
 

@@ -5,7 +5,7 @@ attempt). `baseline: group_standardised` makes it GRPO (arXiv 2402.03300) withou
 a batch never reaches.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ class PlainRLSettings(Training):
 class PlainRL(PolicyGradient):
     """Stage II without its bonus, for any number of attempts."""
 
-    Settings = PlainRLSettings
+    Settings: ClassVar[type[PlainRLSettings]] = PlainRLSettings
 
     def __init__(self, settings: PlainRLSettings) -> None:
         super().__init__(settings, stage_two(settings.attempts, settings.beta1, 0.0, settings.gamma))

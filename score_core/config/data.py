@@ -92,6 +92,14 @@ class LocalData(FileData):
     path: str
 
 
+class HubSet(Section):
+    """A data set on the Hugging Face hub, pinned by revision."""
+
+    path: str  # e.g. "HuggingFaceH4/MATH-500"
+    name: str | None  # the hub's "configuration" or "subset"
+    revision: str  # a commit hash reproduces; a branch name does not
+
+
 class HubData(FileData):
     """A data set on the Hugging Face hub, pinned by revision."""
 
@@ -99,6 +107,8 @@ class HubData(FileData):
     path: str  # e.g. "openai/gsm8k"
     name: str | None  # the hub's "configuration" or "subset"
     revision: str  # a commit hash reproduces; a branch name does not
+    # The set that `test_split` is of, with the same columns; its problems are not trained on. null: this one.
+    test_set: HubSet | None
     fixture: str | None  # a small local folder in the same format, which smoke runs read instead
 
     def smoke(self) -> LocalData:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from score_core.config.section import Positive, Section
+from score_core.config.section import Count, Positive, Section
 from score_core.errors import unknown_name
 
 
@@ -48,8 +48,25 @@ AnyTerm = Annotated[
 ]
 
 
+class SelfJudge(Section):
+    """Ratings of a prompt's answers by the policy that gave them, which is shown them in pairs (SR-R1)."""
+
+    weight: Annotated[float, Field(allow_inf_nan=False)]  # of the scaled rating, as of a term
+    prompt: str  # a file with {problem}, {first} and {second}; asks for a last line `Verdict: first`
+    max_new_tokens: Count  # of a reply; what is cut off has no verdict
+    temperature: Positive
+    both_orders: bool  # each pair is judged twice, so that a liking for one place cancels out
+    ties: bool  # `Verdict: tie` is a verdict, and not one that cannot be read
+    # RATINGS of score_core/rewards/tournament.py; elo_sequential depends on the order of the games.
+    rating: Literal["elo_sequential", "elo", "win_rate", "bradley_terry"]
+    top: Positive  # a prompt's ratings are scaled to 0 up to this, half of it where all are equal
+
+
 class Reward(Section):
-    """An extractor and a matcher decide what is right; the terms' weighted sum is the training reward."""
+    """An extractor and a matcher decide what is right; the terms' weighted sum is the training reward.
+
+    With `self_judge` training adds what the policy itself holds of its answers. Evaluation never asks it.
+    """
 
     extractor: str  # one of `EXTRACTORS`, score_core/answers/extractors.py
     matcher: str  # one of `MATCHERS`, score_core/answers/matchers.py
@@ -64,6 +81,7 @@ class Reward(Section):
     # none: as this user, within limits of time and memory; they may read and write what the user may.
     sandbox: Literal["required", "none"]
     terms: Annotated[tuple[AnyTerm, ...], Field(min_length=1)]
+    self_judge: SelfJudge | None
 
     @property
     def read(self) -> dict[str, Path]:
@@ -75,6 +93,8 @@ class Reward(Section):
                 found[f"{key}.prompt"] = Path(term.judge.prompt)
                 if term.judge.revision is None:
                     found[f"{key}.path"] = Path(term.judge.path)
+        if self.self_judge is not None:
+            found["reward.self_judge.prompt"] = Path(self.self_judge.prompt)
         return found
 
     @property

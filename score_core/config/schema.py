@@ -75,9 +75,17 @@ class Evaluation(Section):
     top_p: Annotated[float, Field(gt=0, le=1)]  # with a temperature only
     samples: Count  # dialogues a problem, over which accuracies are averaged (Avg@k)
     sampling: Sampling  # as in `training`
+    max_new_tokens: Tokens | None  # of one attempt; null: as many as in training
     batch_size: Count  # dialogues side by side
     # Columns of the data by whose values accuracies are also reported, e.g. [level, subject].
     by: tuple[Annotated[str, Field(min_length=1)], ...]
+
+    @classmethod
+    def greedy(cls, attempts: int, verifies: bool, sampling: Sampling, batch_size: int) -> "Evaluation":
+        """One greedy dialogue a problem, as validation has it."""
+        asked = {"attempts": attempts, "verifies": verifies, "sampling": sampling, "batch_size": batch_size}
+        greedy = {"temperature": 0.0, "top_p": 1.0, "samples": 1, "max_new_tokens": None, "by": ()}
+        return cls.model_validate(asked | greedy)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Evaluation":
@@ -124,6 +132,12 @@ class Config(Section):
             hint, known = nearest(name, self.stages), ", ".join(self.stages) or "none"
             raise UserError(f"{name}: no such stage of training in params.yaml; {hint}It has {known}.")
         return self.stages[name]
+
+    @property
+    def evaluated_conversation(self) -> Conversation:
+        """What is said in evaluation: `conversation`, with the length that `evaluation` asks for."""
+        most = self.evaluation.max_new_tokens or self.conversation.max_new_tokens
+        return self.conversation.model_copy(update={"max_new_tokens": most})
 
     @property
     def used_data(self) -> Data:
@@ -197,6 +211,12 @@ class Config(Section):
                         f"{key}: {path} is not in conversation.folder: {folder}, and its changes would go "
                         "unnoticed; copy it there"
                     )
+        for name, stage in self.stages.items():
+            if self.reward.self_judge is not None and stage.samples_per_prompt == 1:
+                raise ValueError(
+                    f"reward.self_judge: compares a prompt's answers, and {name}.samples_per_prompt is 1; "
+                    "sample at least 2, or set reward.self_judge: null"
+                )
         read: dict[str, str | None] = {}
         if isinstance(self.data, HubData | ArchiveData):
             read = {"data": self.data.fixture}

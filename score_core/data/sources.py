@@ -73,7 +73,7 @@ class Source:
 
     train: Split
     test: Split
-    revision: str | None = None  # the commit of a hub data set
+    revision: str | None = None  # the commit of a hub data set, or those of two
 
 
 def read_source(data: HubData | LocalData, by: tuple[str, ...] = ()) -> Source:
@@ -105,7 +105,12 @@ def read_source(data: HubData | LocalData, by: tuple[str, ...] = ()) -> Source:
         table = read(key, getattr(data, key))
         return Split(table.where, _rows(table, data.columns, by))
 
-    return Source(split("train_split"), split("test_split"), revision)
+    train = split("train_split")
+    if isinstance(data, HubData) and (other := data.test_set) is not None:
+        commit = snapshot("dataset", other.path, other.revision, ["README.md"]).name
+        read = partial(_from_hub, data.model_copy(update=dict(other)), by, commit)
+        revision = f"train {revision}, test {commit}"
+    return Source(train, split("test_split"), revision)
 
 
 def _from_hub(data: HubData, by: tuple[str, ...], commit: str, key: str, split: str) -> Table:

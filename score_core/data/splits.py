@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from score_core.answers.verifier import RESCUES as UNREADABLE
 from score_core.answers.verifier import Verifier
 from score_core.config.code_data import CodeData
-from score_core.config.data import AdditionData, ArchiveData, ArithmeticData, Data, GeneratedData, GymData
+from score_core.config.data import (
+    AdditionData,
+    ArchiveData,
+    ArithmeticData,
+    Data,
+    GeneratedData,
+    GymData,
+    HubData,
+)
 from score_core.config.schema import Config
 from score_core.data import gym_sets
 from score_core.data.code_sets import read_code, read_repairs
@@ -93,6 +101,8 @@ def prepare(config: Config) -> Prepared:
     result = Prepared({}, [], [], [], [], revision)
     drop = not isinstance(data, GeneratedData) and data.conflicting_answers == "drop"
     kept = {name: _keep(verifier, name, split, result, drop) for name, split in sources.items()}
+    if isinstance(data, HubData) and data.test_set is not None:
+        _leave_to_the_test(kept, result)
     _refuse_shared([row for split in kept.values() for row in split])
 
     if not isinstance(data, GeneratedData):
@@ -222,6 +232,20 @@ def _conflict(pairs: Sequence[tuple[Kept, Kept]]) -> UserError:
         f"with different gold answers, {golds}{more}; keep the right one, write several accepted answers as "
         "a list in one row, or leave such problems out with data.conflicting_answers: drop."
     )
+
+
+def _leave_to_the_test(kept: dict[str, list[Kept]], account: Prepared) -> None:
+    """Leaves problems of the test split out of the training split: nobody mends two published sets."""
+    tested = {row.hash: row for row in kept["test"]}
+    shared = [row for row in kept["train"] if row.hash in tested]
+    kept["train"] = [row for row in kept["train"] if row.hash not in tested]
+    account.duplicates.extend(
+        _refused(row, f"the same problem as {tested[row.hash].place}, which is tested on") for row in shared
+    )
+    if shared:
+        log.warning(
+            "%d problems left out of training, which data.test_set has, see manifest.json", len(shared)
+        )
 
 
 def _refuse_shared(rows: Sequence[Kept]) -> None:

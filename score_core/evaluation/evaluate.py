@@ -44,7 +44,7 @@ class Evaluator:
         self._engine = make_engine(self.engine_name, runtime, config.dtype, None)
         asked = config.evaluation
         self.conversation = load_conversation(
-            folder, config.conversation, asked.attempts, base, asked.verifies
+            folder, config.evaluated_conversation, asked.attempts, base, asked.verifies
         )
         self.state = init_processes()
         check_strategy(self.state, runtime.launch)

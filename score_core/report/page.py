@@ -23,6 +23,26 @@ CURVES = (
     ("kl", "Distance from the base model", "KL, nats an attempt", "KL divergence from the base model."),
     ("entropy", "Entropy", "nats a token", "Entropy of the next token. At zero, exploration has ended."),
     ("grad_norm", "Gradient norm", "norm", "Before clipping."),
+    # Of a policy that judges itself.
+    (
+        "judge_agreement",
+        "The judge beside the verifier",
+        "share",
+        "Of right answers beside wrong ones, those that the policy prefers. Half is chance.",
+    ),
+    (
+        "judge_first",
+        "Wins of the answer shown first",
+        "share",
+        "Of verdicts that can be read. Half, if its place does not count.",
+    ),
+    (
+        "judge_position",
+        "Verdicts by place alone",
+        "share",
+        "Of pairs judged in both orders, those in which the same place won twice.",
+    ),
+    ("judge_unread", "Verdicts that cannot be read", "share", "They count for nobody."),
 )
 
 

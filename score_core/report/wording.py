@@ -75,7 +75,8 @@ def data_name(config: Config) -> str:
             instead = ", fixtures in place of both" if config.smoke else ""
             return f"{data.test.path} (trained on {data.train.path}){instead}"
         case HubData() as data:
-            return f"{data.path}{f' / {data.name}' if data.name else ''} ({data.revision})"
+            tested = f", tested on {data.test_set.path}" if data.test_set is not None else ""
+            return f"{data.path}{f' / {data.name}' if data.name else ''} ({data.revision}){tested}"
         case LocalData() as data:
             instead = f", in place of {config.data.path}" if isinstance(config.data, HubData) else ""
             return f"local data {data.path}{instead}"

@@ -4,7 +4,6 @@ For training alone, where a verifier cannot read answers: what such a judge beli
 policy learns to please it. So it stays out of evaluation, whose answers `reward.matcher` compares.
 """
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 from score_core.config.reward import Judge, JudgeTerm
 from score_core.errors import UserError, refusing
-from score_core.files import read_text
 from score_core.hub import snapshot
 from score_core.models.folders import FILES, check_model, context_limit, load_model, load_tokenizer
 from score_core.rewards.group import Group
+from score_core.rewards.judge_prompt import JudgePrompt
 
 YES, NO = ("yes", "Yes", "YES"), ("no", "No", "NO")
-PARTS = ("{problem}", "{gold}", "{answer}")
-_PART = re.compile("{(problem|gold|answer)}")
+PARTS = ("problem", "gold", "answer")
 
 
 def judge_folder(settings: Judge) -> Path:
@@ -40,15 +38,9 @@ class GoldJudge:
 
     def __init__(self, settings: JudgeTerm) -> None:
         self._settings = settings.judge
-        remedy = "write this prompt file, or name another in judge.prompt"
-        self._prompt = read_text(Path(self._settings.prompt), remedy).strip()
+        self._prompt = JudgePrompt(self._settings.prompt, PARTS, "judge.prompt")
         if self._settings.revision is None:
             check_model(judge_folder(self._settings))
-        if missing := [part for part in PARTS if self._prompt.count(part) != 1]:
-            raise UserError(
-                f"{self._settings.prompt}: expected {', '.join(PARTS)} once each, where they go; write "
-                f"{missing[0]} once."
-            )
 
     def __call__(self, group: Group) -> list[float]:
         """Judges all members side by side.
@@ -97,8 +89,7 @@ class GoldJudge:
     def _read(self, problem: str, gold: str, answer: str) -> list[int]:
         """What the judge reads, as token ids, with its reply opened."""
         values = {"problem": problem, "gold": gold, "answer": answer}
-        # One pass over the prompt: what an answer holds is no place for anything else.
-        text = _PART.sub(lambda part: self._harmless(values[part[1]]), self._prompt)
+        text = self._prompt.filled(values, self._tokenizer)
         with refusing(
             f"the chat template of {self._folder} refuses the judge's prompt", "name another judge"
         ):
@@ -115,12 +106,6 @@ class GoldJudge:
                 f"answer and an attempt takes {len(ids)}; name another, or lower conversation.max_new_tokens."
             )
         return ids
-
-    def _harmless(self, text: str) -> str:
-        """Breaks up the judge's special tokens, by which an answer could end the prompt and reply itself."""
-        for token in self._tokenizer.get_added_vocab():
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
 
     def _says_yes(self, rows: Sequence[list[int]]) -> list[bool]:
         """For each prompt, whether yes is the more probable reply."""

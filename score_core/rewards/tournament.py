@@ -114,6 +114,12 @@ def unread_share(games: Sequence[Game]) -> float:
     return sum(game.score is None for game in games) / max(1, len(games))
 
 
+def first_share(games: Sequence[Game]) -> float | None:
+    """The mean share of the win that goes to the answer shown first: half, if places do not matter."""
+    scores = [game.score for game in games if game.score is not None]
+    return sum(scores) / len(scores) if scores else None
+
+
 def position_share(games: Sequence[Game]) -> float | None:
     """Of pairs with a winner in both orders, the share in which the same *place* won both times.
 

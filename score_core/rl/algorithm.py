@@ -107,6 +107,10 @@ class Algorithm(ABC):
         """How many attempts the longest dialogue has: validation always asks for a correction."""
         return max(2, self.turns)
 
+    def parts(self, problems: int) -> Sequence[range]:
+        """Which of so many problems are trained on, in parts one after another, each for as many steps."""
+        return [range(problems)]
+
     @property
     @abstractmethod
     def kl_weight(self) -> tuple[float, ...]:

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from score_core.config.training import Training
-from score_core.problems import Problem
 from score_core.rollout.trajectories import Trajectories
 from score_core.seeding import stream
 
@@ -33,14 +31,23 @@ class MicroBatch:
 class PromptSchedule:
     """Which problem is at which position of the run: a fresh permutation for every pass over them.
 
+    Args:
+        parts: the problems' indices, in parts that come one after another; each has an equal share of the
+            positions.
+
     Attributes:
         order: for each position, the problem's index.
     """
 
-    def __init__(self, problems: Sequence[Problem], positions: int, seed: int, name: str) -> None:
-        passes = range(-(-positions // len(problems)))
-        order = [stream(seed, name, "order", number).permutation(len(problems)) for number in passes]
-        self.order: list[int] = np.concatenate(order)[:positions].tolist()
+    def __init__(self, parts: Sequence[range], positions: int, seed: int, name: str) -> None:
+        self.order: list[int] = []
+        number = 0
+        for at, part in enumerate(parts, start=1):
+            end = positions * at // len(parts)
+            while len(self.order) < end:
+                passed = stream(seed, name, "order", number).permutation(len(part))
+                self.order += (part.start + passed)[: end - len(self.order)].tolist()
+                number += 1
 
 
 def split(step: MicroBatch, count: int, share_prompts: bool) -> list[MicroBatch]:

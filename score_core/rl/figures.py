@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
+from score_core.rewards.tournament import Game, agreement, first_share, position_share, unread_share
 from score_core.rl.algorithm import Credit, Judged
 from score_core.rl.logprobs import TokenScores
 from score_core.rl.objective import kl_term
@@ -41,6 +43,7 @@ class StepFigures:
         if len(figures.attempts) < len(labels):
             figures.add_means("revised", judged.held_NT[:, 2::2], labels=figures.attempts[1:])
         figures.add_means("truncated", accelerator.gather(rollout.trajectories.truncated_NT))
+        figures.add_games(rollout.games, judged.correct_NT)
         if judged.reference_logp_NT is not None:
             figures.add_means("kl", judged.logp_NT - judged.reference_logp_NT)
         return figures
@@ -56,6 +59,33 @@ class StepFigures:
         self.values |= {
             f"{name}_{label}": mean for label, mean in zip(labels or self.labels, means, strict=False)
         }
+
+    def add_games(self, games: Sequence[Sequence[Game]], correct_NT: Tensor) -> None:
+        """Takes what the policy's verdicts on its answers are worth, where there are any; all must call.
+
+        Args:
+            games: this process's, by attempt.
+            correct_NT: of all processes, in their order.
+        """
+        if not games:
+            return
+        shared = gather_object([games])
+        share = len(correct_NT) // len(shared)
+        for attempt in range(1, len(games) + 1):
+            whole = [
+                Game(at * share + game.first, at * share + game.second, game.score)
+                for at, found in enumerate(shared)
+                for game in found[attempt - 1]
+            ]
+            values = {
+                "unread": unread_share(whole),
+                "first": first_share(whole),
+                "position": position_share(whole),
+                "agreement": agreement(whole, correct_NT[:, attempt - 1].bool().tolist()),
+            }
+            for name, value in values.items():
+                if value is not None:  # there were no such pairs in this step
+                    self.values[f"judge_{name}_t{attempt}"] = value
 
     def add_scores(self, scores: TokenScores, reference: TokenScores | None, column_P: Tensor) -> None:
         """Sums KL, entropy and tokens of each attempt of a micro-batch."""

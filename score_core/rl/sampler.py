@@ -21,7 +21,8 @@ from score_core.rl.batches import PromptSchedule
 from score_core.rl.stopwatch import Stopwatch
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines import Engine
-from score_core.rollout.roll_out import Rollout, roll_out
+from score_core.rollout.roll_out import GRADING, Rollout, roll_out
+from score_core.rollout.self_judge import SelfJudge
 from score_core.seeding import stream
 
 OpenModel = Callable[[], AbstractContextManager[PreTrainedModel]]
@@ -43,6 +44,7 @@ class Stage:
         engine_name: its key in `ENGINES`.
         tolerated_gap: nats a token that the engine's and the trainer's log-probabilities may differ by.
         sampling_batch_size: trajectories sampled side by side; changes no result.
+        self_judge: rates the policy's answers by the policy's own verdicts; None: nobody does.
     """
 
     name: str
@@ -56,6 +58,12 @@ class Stage:
     engine_name: str
     tolerated_gap: float
     sampling_batch_size: int
+    self_judge: SelfJudge | None = None
+
+    @property
+    def parts(self) -> Sequence[range]:
+        """Indices of the problems that the algorithm wants, part after part."""
+        return self.algorithm.parts(len(self.problems))
 
     @property
     def settings(self) -> Any:
@@ -89,6 +97,12 @@ class StepSampler:
         with policy() as model:
             stage.engine.load(model)
             rollout = self._roll_out(positions, problems, stage.algorithm.attempts, "noise", given)
+            if stage.self_judge is not None:
+                with self.stopwatch.part(GRADING):
+                    streams = [self._stream("games", position) for position in positions]
+                    rollout = stage.self_judge.rate(
+                        stage.engine, rollout, problems, streams, stage.sampling_batch_size
+                    )
         given_N = torch.tensor(offline, device=rollout.trajectories.input_ids_NL.device)
         return rollout, given_N.repeat_interleave(settings.samples_per_prompt)
 

@@ -81,7 +81,7 @@ class PolicyTrainer(ResumableTrainer):
     ) -> None:
         self.stage, self.settings, self.algorithm = stage, stage.settings, stage.algorithm
         positions = self.settings.steps * self.settings.prompts_per_step
-        self.schedule = PromptSchedule(stage.problems, positions, stage.seed, stage.name)
+        self.schedule = PromptSchedule(stage.parts, positions, stage.seed, stage.name)
         self.stopwatch = stopwatch
         # Checkpointed layers take no cache, in which a prompt's keys and values are kept.
         self.share_prompts = self.settings.share_prompts and not args.activation_checkpointing
@@ -264,16 +264,9 @@ class PolicyTrainer(ResumableTrainer):
         """Greedy accuracy of all attempts, of two at least, on the validation problems."""
         stage = self.stage
         share = -(-len(stage.validation) // self.accelerator.num_processes)
-        settings = Evaluation(
-            attempts=self.algorithm.longest,
-            verifies=self.settings.verifies,
-            temperature=0.0,
-            top_p=1.0,
-            samples=1,
-            sampling=self.settings.sampling,
-            batch_size=min(stage.sampling_batch_size, share),
-            by=(),
-        )
+        rows = min(stage.sampling_batch_size, share)
+        attempts, verifies = self.algorithm.longest, self.settings.verifies
+        settings = Evaluation.greedy(attempts, verifies, self.settings.sampling, rows)
         with self._open_policy() as policy:
             stage.engine.load(policy)
             table = attempt_all(

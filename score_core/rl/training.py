@@ -42,6 +42,7 @@ from score_core.rl.stopwatch import Stopwatch
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rollout.conversation import Conversation, load_conversation
 from score_core.rollout.engines import TOLERATED, engine_name, make_engine, sampled_by
+from score_core.rollout.self_judge import make_self_judge
 from score_core.seeding import derive_seed
 
 log = logging.getLogger(__name__)
@@ -179,6 +180,7 @@ def train_phase(
         engine_name=samples_with,
         tolerated_gap=settings.max_gap or TOLERATED[config.dtype],
         sampling_batch_size=trajectories if engine.schedules else sizes.rows,
+        self_judge=make_self_judge(config, conversation, base, algorithm.longest),
     )
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     recorder, stopwatch = Recorder(folders.work / "log.jsonl"), Stopwatch()
@@ -231,14 +233,18 @@ def train_phase(
 
 
 def summary_of(recorder: Recorder, kept: int) -> dict[str, Any]:
-    """The last training rewards and the validation at the step whose weights were kept."""
-    last = recorder.rows(STEP).iloc[-1]
+    """The last training rewards, the validation at the step whose weights were kept, and, of a policy that
+    judges itself, the means of its verdicts' figures over all steps.
+    """
+    steps = recorder.rows(STEP)
+    last = steps.iloc[-1]
     validation = recorder.rows(VALIDATION).set_index("step")
     chosen = validation.loc[validation.index[validation.index <= kept][-1]]
     return {
         "steps": int(last["step"]),
         "selected_step": kept,
         **{key: float(value) for key, value in last.items() if str(key).startswith("reward_t")},
+        **{key: float(steps[key].mean()) for key in steps if str(key).startswith("judge_")},
         **{f"validation_{key}": float(value) for key, value in chosen.items() if str(key) != "changed"},
     }
 

@@ -5,6 +5,7 @@ What the model itself wrote stays the ids it sampled: decoding and tokenising th
 them (templates strip or rewrite answers), and the policy would be trained on what it never said.
 """
 
+import copy
 import inspect
 import json
 from collections.abc import Sequence
@@ -115,6 +116,16 @@ class Conversation:
     def prompt(self, problem: Problem) -> list[int]:
         """Ids of `x1`, with the assistant's turn opened; never cut (see `check_prompts`)."""
         return self._ids(self._render([*self._opening, self._user(problem.problem)]))
+
+    def question(self, text: str) -> list[int]:
+        """Ids of a chat that opens with `text` and nothing else, with the assistant's turn opened."""
+        return self._ids(self._render([{"role": "user", "content": text}]))
+
+    def limited(self, max_new_tokens: int) -> "Conversation":
+        """The same with answers of so many tokens at most."""
+        other = copy.copy(self)
+        other.settings = self.settings.model_copy(update={"max_new_tokens": max_new_tokens})
+        return other
 
     def attempt(self, text: str) -> list[int]:
         """Ids of an attempt that is given, as if the model had sampled it to its end."""

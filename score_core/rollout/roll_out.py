@@ -18,6 +18,7 @@ from score_core.errors import NotFinite
 from score_core.problems import Problem
 from score_core.rewards.grader import Graded, Grader
 from score_core.rewards.group import Ungraded
+from score_core.rewards.tournament import Game
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Engine, Request, Sampled
 from score_core.rollout.trajectories import Trajectories, assemble
@@ -36,12 +37,14 @@ class Rollout:
         texts: the turns as text, texts[n][t - 1], without special tokens.
         verdicts: verdicts[n][t - 1]. In place of an attempt that did not take place, here and in `texts`,
             stands the one before it: the last is the final answer.
+        games: games[t - 1], where the policy has compared its answers (self_judge.py); players are rows.
     """
 
     trajectories: Trajectories
     labels: list[str]
     texts: list[list[str]]
     verdicts: list[list[Graded]]
+    games: Sequence[Sequence[Game]] = ()
 
     @property
     def rewards_NT(self) -> Tensor:

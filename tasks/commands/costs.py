@@ -50,13 +50,17 @@ class Work:
         attempts: of a dialogue, verdicts on them included.
         rounds: (how often, dialogues) of a step, of a validation, of an evaluation.
         trains: whether it trains on the first of these.
+        most: tokens of an attempt.
+        games: of a step, in which the policy judges its own answers.
         at_once: dialogues that are sampled side by side at most, where a setting says so.
     """
 
     stage: str
     attempts: int
+    most: int
     rounds: tuple[tuple[int, int], ...]
     trains: bool
+    games: int = 0
     at_once: int = MOST_ROWS
 
     @property
@@ -129,17 +133,20 @@ class Plan:
 
     def sampling_seconds(self, work: Work, fit: Fit) -> float:
         """Seconds that a stage samples, validations included."""
-        return sum(times * self._round(dialogues, work, fit) for times, dialogues in work.rounds)
+        tokens = work.attempts * work.most
+        seconds = sum(times * self._round(dialogues, tokens, work, fit) for times, dialogues in work.rounds)
+        if work.games and (judge := self.config.reward.self_judge) is not None:
+            seconds += work.rounds[0][0] * self._round(work.games, judge.max_new_tokens, work, fit)
+        return seconds
 
     def training_seconds(self, work: Work, fit: Fit) -> float:
         """Seconds that a stage computes gradients."""
         flop = (6 if self.config.lora else 8) * self.shape.parameters * self.trained(work)
         return flop / (self.gpu.flop * self.gpu.trains_at * fit.gpus)
 
-    def _round(self, dialogues: int, work: Work, fit: Fit) -> float:
+    def _round(self, dialogues: int, tokens: int, work: Work, fit: Fit) -> float:
         batch = min(work.at_once, fit.batches.rows)
         whole, rest = divmod(-(-dialogues // fit.gpus), batch)
-        tokens = work.attempts * self.config.conversation.max_new_tokens
         return tokens * (whole * self._token(batch) + (self._token(rest) if rest else 0))
 
     def _token(self, rows: int) -> float:

@@ -14,7 +14,7 @@ import yaml
 
 from score_core.algorithms import SETTINGS
 from score_core.config.code_data import CodeData
-from score_core.config.data import LocalData
+from score_core.config.data import HubData, LocalData
 from score_core.config.model import AdditionModel, HubModel, LocalModel, TinyModel
 from score_core.config.parsing import parse_config
 from score_core.config.schema import Config, Evaluation
@@ -22,6 +22,7 @@ from score_core.config.training import Training
 from score_core.data.sources import read_source
 from score_core.errors import UserError, refusing
 from score_core.files import parse_yaml
+from score_core.rewards.tournament import pairings
 from tasks.commands.costs import GPUS, INSTRUCTION, PROMPT, Plan, Work
 from tasks.commands.profiles import check_known, compose
 from tasks.runner.exits import exit_code, parser_of
@@ -55,8 +56,9 @@ def plan(name: str, overrides: list[str], gpu: str = "h100", answer: float | Non
         elif stage in stages_of("evaluate"):
             settings = config.evaluation
             rounds = ((1, _test_problems(config) * settings.samples),)
+            most = config.evaluated_conversation.max_new_tokens
             turns = _turns(settings)
-            work.append(Work(stage, turns, rounds, trains=False, at_once=settings.batch_size))
+            work.append(Work(stage, turns, most, rounds, trains=False, at_once=settings.batch_size))
     mean = ANSWER * config.conversation.max_new_tokens if answer is None else answer
     return Plan(config, model_shape(config), tuple(work), GPUS[gpu], mean)
 
@@ -118,7 +120,13 @@ def _training(config: Config, stage: str, section: str) -> Work:
     validations = settings.steps // settings.validate_every + 1
     problems = min(settings.validation_problems, config.data.sizes.validation or settings.validation_problems)
     step = settings.prompts_per_step * settings.samples_per_prompt
-    return Work(stage, _turns(settings), ((settings.steps, step), (validations, problems)), trains=True)
+    games = 0
+    if (judge := config.reward.self_judge) is not None:
+        pairs = len(pairings(settings.samples_per_prompt, judge.both_orders))
+        games = settings.prompts_per_step * settings.attempts * pairs
+    rounds = (settings.steps, step), (validations, problems)
+    most = config.conversation.max_new_tokens
+    return Work(stage, _turns(settings), most, rounds, trains=True, games=games)
 
 
 def _turns(settings: Evaluation | Training) -> int:
@@ -129,6 +137,8 @@ def _turns(settings: Evaluation | Training) -> int:
 def _test_problems(config: Config) -> int:
     data = config.data
     path = data.test.path if isinstance(data, CodeData) else getattr(data, "path", None)
+    if isinstance(data, HubData) and data.test_set is not None:
+        path = data.test_set.path
     rows = yaml.safe_load(KNOWN.read_text())["test_rows"].get(path)
     if isinstance(data, LocalData):
         rows = len(read_source(data).test.rows)
@@ -152,6 +162,7 @@ def tell(made: Plan) -> str:
         f"{_short(shape.parameters)} weights in {config.quantize or config.dtype}; {trained} trained.",
         f"A dialogue has up to {made.longest} tokens: a prompt of {said.max_prompt_tokens}, attempts of "
         f"{said.max_new_tokens}.",
+        *_games(made),
         "",
         f"{'stage':<20}{'steps':>8}{'dialogues':>12}{'sampled':>12}{'trained on':>12}  tokens",
     ]
@@ -170,6 +181,15 @@ def tell(made: Plan) -> str:
     lines += ["", f"On {gpu.name}:"]
     lines += [f"  {count} GPU{'s' if count > 1 else ' '}  {_on(made, count)}" for count in COUNTS]
     return "\n".join([*lines, "", *_assumptions(made)])
+
+
+def _games(made: Plan) -> list[str]:
+    games, judge = max(work.games for work in made.work), made.config.reward.self_judge
+    if judge is None:
+        return []
+    return [
+        f"A step has {games:,} games, in which the policy judges itself in {judge.max_new_tokens} tokens."
+    ]
 
 
 def _on(made: Plan, count: int) -> str:

@@ -22,16 +22,12 @@ def run(given: argparse.Namespace) -> int:
     config, runtime = read_configuration(given)
     check_model_made(given.model, "prepare_base_model")
     from score_core.models.folders import base_of
-    from score_core.rollout.conversation import load_conversation
-    from score_core.rollout.engines.handover_check import LENGTH
-    from tasks.runner.sampler import serving
+    from tasks.runner.sampler import longest_asked, serving
 
     end_with_parent()
     attempts = max([config.evaluation.attempts, *(stage.attempts for stage in config.stages.values())])
     base = base_of(given.model)
-    verifies = config.evaluation.verifies
-    conversation = load_conversation(base, config.conversation, attempts, verifies=verifies)
-    longest = max(LENGTH, conversation.longest(attempts))
+    longest = longest_asked(config, base, attempts, config.evaluation.verifies)
     with serving(base, config.dtype, longest, runtime, given.host, given.port, None) as child:
         print(f"launch.sampler: http://{given.host}:{given.port}", flush=True)
         return child.process.wait()

@@ -29,6 +29,7 @@ from score_core.models.folders import base_of
 from score_core.models.handover import write_config
 from score_core.rollout.conversation import load_conversation
 from score_core.rollout.engines.handover_check import LENGTH
+from score_core.rollout.self_judge import make_self_judge
 from tasks.runner.processes import Child
 
 log = logging.getLogger(__name__)
@@ -65,9 +66,24 @@ def sampler(
         yield address
         return
     base = base_of(model)
-    longest = load_conversation(base, config.conversation, attempts, verifies=verifies).longest(attempts)
-    with serving(base, config.dtype, max(longest, LENGTH), runtime, host, port, folder / "server.log"):
+    longest = longest_asked(config, base, attempts, verifies)
+    with serving(base, config.dtype, longest, runtime, host, port, folder / "server.log"):
         yield address
+
+
+def longest_asked(config: Config, base: Path, attempts: int, verifies: bool) -> int:
+    """Tokens of the longest text that a server has to hold: a dialogue's, or a self-judge's game's.
+
+    Args:
+        base: the folder of a whole model.
+        attempts: of a dialogue.
+        verifies: whether the model judges them.
+    """
+    conversation = load_conversation(base, config.conversation, attempts, verifies=verifies)
+    evaluated = conversation.limited(config.evaluated_conversation.max_new_tokens)
+    judge = make_self_judge(config, conversation, base, attempts)
+    games = 0 if judge is None else judge.longest
+    return max(conversation.longest(attempts), evaluated.longest(attempts), games, LENGTH)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ SUMS = {"path": "own/sums", "name": "main"}
 def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(repositories, tmp_path):
     home = tmp_path / "home"
     with local_hub(repositories) as endpoint:
-        model, none, revision, name, data, csv, jsonl, config, split, column = ask(
+        model, none, revision, name, data, csv, jsonl, config, split, column, both = ask(
             endpoint,
             home,
             ["model", str(tmp_path / "out"), "own/tiny", "main"],
@@ -115,6 +115,7 @@ def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(reposito
             ["data", {**SUMS, "name": "other"}],
             ["data", {**SUMS, "test_split": "exam"}],
             ["data", {**SUMS, "problem": "query"}],
+            ["data", {**SUMS, "test_set": {"path": "own/jsonl", "name": None, "revision": "main"}}],
         )
     assert "model.safetensors" in model and "tokenizer.json" in model
     assert "pytorch_model.bin" not in model and "onnx" not in model
@@ -123,6 +124,7 @@ def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(reposito
     assert revision.startswith("UserError: model.revision: the hub model own/tiny has no revision v9")
     assert name.startswith("UserError: model.path: expected the name of a hub model")
     assert data == [COMMIT, "own/sums:train", 5, ["#### 1"], ["train 0", "train 1"]]
+    assert both == [f"train {COMMIT}, test {COMMIT}", *data[1:3], jsonl[3], data[4]]
     assert csv[3:] == [["9007199254740993"], ["007", "NA"]]
     assert jsonl[3:] == [["1000000000000000001"], ["a", "b"]]
     assert "'other' not found" in config and "data.name" in config

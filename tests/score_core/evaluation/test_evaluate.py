@@ -34,6 +34,12 @@ def test_greedy_attempts_are_those_of_generate(small_run: Path) -> None:
             turns += [{"role": "assistant", "content": text}, {"role": "user", "content": retry}]
 
 
+def test_answers_are_as_long_as_evaluation_asks(small_run: Path) -> None:
+    assert of(small_run)["tokens_t1"].max() > 2
+    short = of(small_run, max_new_tokens=2)
+    assert {*short["tokens_t1"], *short["tokens_t2"]} == {2} and short["truncated_t1"].all()
+
+
 def test_accuracy_is_arithmetic(small_run: Path) -> None:
     table = of(small_run)
     for row in table.itertuples():

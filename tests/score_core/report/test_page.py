@@ -48,6 +48,18 @@ def cells(page, table, heading):
     return [numbers(cell) for cell in row[1:]]
 
 
+def test_what_a_self_judges_verdicts_are_worth_is_drawn_where_there_are_any(html, tmp_path):
+    assert "The judge beside the verifier" not in html
+    write_run(tmp_path)
+    path = tmp_path / "metrics" / "train_stage1_curve.csv"
+    curve = pd.read_csv(path)
+    curve["judge_agreement_t1"] = [None, *[0.5] * (len(curve) - 1)]  # no such pair in the first step
+    curve.assign(judge_unread_t1=0.25).to_csv(path, index=False)
+    said = render(tmp_path)
+    assert "The judge beside the verifier" in said and "Verdicts that cannot be read" in said
+    assert "Verdicts by place alone" not in said
+
+
 def test_a_mean_reward_stands_beside_the_published_ones_where_it_is_no_accuracy(page, tmp_path):
     ours = [row[0] for row in page.tables["published-table"] if row[0].startswith("This run")]
     assert len(ours) == 1 and "accuracy by the verifier, greedy decoding" in ours[0]

@@ -1,18 +1,21 @@
 """The samples of a step: whose noise, from which model, and how many first attempts are given."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from score_core.algorithms import make_algorithm
+from score_core.config.reward import SelfJudge as Settings
 from score_core.problems import Problem
 from score_core.rewards.grader import Grader
 from score_core.rl.batches import PromptSchedule
 from score_core.rl.sampler import Stage, StepSampler
 from score_core.rl.stopwatch import Stopwatch
+from score_core.rollout.self_judge import SelfJudge
 from tests.score_core.rollout.speaker import Speaker
-from tests.small_run import small_config
+from tests.small_run import SELF_JUDGE, digits_are_verdicts, small_config
 
 PROBLEMS = [Problem(str(n), f"{n}+1", (str(n + 1),)) for n in range(5)]
 K = 4
@@ -35,7 +38,7 @@ def make_sampler(make_conversation):
             tolerated_gap=1.0,
             sampling_batch_size=1024,
         )
-        return StepSampler(stage, PromptSchedule(PROBLEMS, 400, seed, name), Stopwatch())
+        return StepSampler(stage, PromptSchedule([range(len(PROBLEMS))], 400, seed, name), Stopwatch())
 
     return make
 
@@ -94,6 +97,25 @@ def test_given_first_attempts_are_the_reference_s_own(make_sampler):
     assert handed.given == firsts
     alone = Speaker().sample(sampler.stage.conversation, asked)
     assert firsts == [pieces[1][0] for pieces in alone.segments], "in the order of their problems"
+
+
+def judging(sampler: StepSampler) -> StepSampler:
+    """The same with a policy that judges itself."""
+    conversation = sampler.stage.conversation
+    judge = SelfJudge(Settings(**SELF_JUDGE), conversation, conversation.longest(2))
+    stage = replace(sampler.stage, self_judge=judge)
+    return StepSampler(stage, sampler.schedule, sampler.stopwatch)
+
+
+def test_games_have_noise_of_their_own_by_position(make_sampler):
+    together, apart = judging(make_sampler()), judging(make_sampler())
+    with digits_are_verdicts():
+        whole, _ = draw(together, range(8))
+        parts = [draw(apart, range(start, start + 2))[0] for start in range(0, 8, 2)]
+    assert whole.rewards_NT.tolist() == [row for part in parts for row in part.rewards_NT.tolist()]
+    assert len({game.score for games in whole.games for game in games}) == 4
+    rows = np.concatenate([one.noise.ravel() for one in together.stage.engine.requests])
+    assert len(np.unique(rows)) == rows.size
 
 
 def test_the_reference_is_not_opened_where_nothing_is_given(make_sampler):

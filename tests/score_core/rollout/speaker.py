@@ -20,6 +20,8 @@ def answer(noise_M: np.ndarray) -> list[int]:
 class Speaker:
     """Notes every request and answers from its noise; greedily it says the prompt's length."""
 
+    schedules = False
+
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.loaded: list[object] = []

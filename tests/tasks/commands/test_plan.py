@@ -63,6 +63,17 @@ def test_seconds_are_those_of_a_sum_by_hand():
     assert made.training_seconds(stage1, four) == pytest.approx(made.training_seconds(stage1, fit) / 4)
 
 
+def test_games_of_a_policy_that_judges_itself_are_counted():
+    """96 prompts of 5 answers: 20 games each in both orders, 10 in one; of 500 tokens."""
+    made, once = (plan("sr_r1", [f"reward.self_judge.both_orders={both}"]) for both in ("true", "false"))
+    stage, fit = made.work[1], made.fit(1)
+    assert (stage.games, once.work[1].games) == (96 * 20, 96 * 10)
+    saved = made.sampling_seconds(stage, fit) - once.sampling_seconds(once.work[1], fit)
+    rows, token = fit.batches.rows, made._token(fit.batches.rows)
+    assert rows < 96 * 10 and saved >= 480 * 500 * (96 * 10 // rows) * token * 0.99
+    assert "1,920 games" in tell(made) and made.work[-1].rounds == ((1, 500),)
+
+
 def test_samples_count_and_large_batches_take_longer():
     once, eight = (plan("qwen_math", [f"evaluation.samples={k}"]).work[-1] for k in (1, 8))
     assert (once.dialogues, eight.dialogues) == (500, 4000)
