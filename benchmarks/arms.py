@@ -24,6 +24,7 @@ LISTS = ("from_base", "from_stage1", "from_verifying")  # of methods.yaml, by wh
 METHODS = Path("experiments/compare/methods.yaml")
 READ = ("conversation", "lora", "model", "reward")  # beside its stage, what training reads of params.yaml
 REMEDY = "`git checkout` restores it"
+SCORE = ("stage1", "stage2")
 # Of the embedded default on two cores: a sampled and trained attempt (benchmarks/rate.csv), and what a cell
 # takes beside them, to start, validate, save and be evaluated.
 SECONDS_AN_ATTEMPT, SECONDS_A_CELL = 0.0012, 25
@@ -33,8 +34,15 @@ def arms(content: dict[str, Any], methods: dict[str, Any], source: str) -> dict[
     """By method, a whole params.yaml whose only stage of training is the method's, with its name.
 
     Raises:
-        UserError: a row names a section that is not there, or sets what its algorithm does not know.
+        UserError: a row names a section that is not there, or sets what its algorithm does not know; or the
+            profile has something else than SCoRe, with which all are compared.
     """
+    for name in SCORE:
+        if content[name]["algorithm"] != f"score_{name}":
+            raise UserError(
+                f"{source}: {name}.algorithm is {content[name]['algorithm']}, and the matrix compares with "
+                "SCoRe; select a profile that has it (profile=NAME)."
+            )
     stages = {name for name, found in content.items() if isinstance(found, dict) and "algorithm" in found}
     shared = {name: section for name, section in content.items() if name not in stages}
     made = {}

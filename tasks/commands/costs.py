@@ -116,8 +116,9 @@ class Plan:
         Raises:
             UserError: it fits under none, or the GPUs do not share a step's prompts; with the reason.
         """
+        trained = {work.stage for work in self.work if work.trains}
         for name, stage in self.config.stages.items():
-            if stage.prompts_per_step % gpus:
+            if f"train_{name}" in trained and stage.prompts_per_step % gpus:
                 raise UserError(f"{stage.prompts_per_step} prompts a step of {name} are not shared by {gpus}")
         why = UserError("no strategy")
         for strategy in ("single",) if gpus == 1 else ("ddp", "zero2", "zero3"):

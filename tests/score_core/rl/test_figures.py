@@ -9,7 +9,7 @@ from score_core.rl.figures import StepFigures
 
 def test_what_is_logged_says_whether_verdicts_mean_anything() -> None:
     """Six answers, the second and the fourth of them right; the shares are counted by hand."""
-    figures = StepFigures(1, Accelerator(cpu=True))
+    figures = StepFigures(["t1"], Accelerator(cpu=True))
     correct_NT = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])[:, None]
     games = [
         Game(0, 1, 0.0), Game(1, 0, 1.0),  # the right one wins in both places
@@ -23,7 +23,7 @@ def test_what_is_logged_says_whether_verdicts_mean_anything() -> None:
         "judge_position_t1": 1 / 2,
         "judge_agreement_t1": 3 / 4,
     }
-    nothing = StepFigures(1, Accelerator(cpu=True))
+    nothing = StepFigures(["t1"], Accelerator(cpu=True))
     nothing.add_games([], correct_NT)
     nothing.add_games([[Game(0, 2, None)]], correct_NT)
     assert nothing.values == {"judge_unread_t1": 1.0}, "nothing is made up where no pair tells"
