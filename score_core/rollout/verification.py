@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from score_core.rewards.grader import Graded
 
-# The whole last line, but for marks around it: a word somewhere in a sentence may well be denied there.
 Said = TypeVar("Said")
+# The whole last line, but for marks around it: a word somewhere in a sentence may well be denied there.
 _VERDICT = re.compile(r"(?:verdict:\s*)?(right|wrong)\.?", re.IGNORECASE)
 _MARKS = str.maketrans("", "", "*_`\"'")
 
