@@ -17,6 +17,9 @@ from score_core.errors import UserError, one_line, refusing
 
 AT_ONCE = 256  # requests on their way; each takes a file of this process, which may open a thousand
 CONNECT = 10.0  # seconds
+# Seconds after which an idle connection is not used again. The server closes its own after 5, as httpx would:
+# a question sent at that moment is lost.
+IDLE = 1.0
 REMEDY = (
     "its log says why (.runs/<stage>/server.log where the stage started it); then run the same command "
     "again, which goes on from the last checkpoint"
@@ -125,7 +128,7 @@ class VllmServer:
     async def asking(self) -> AsyncIterator[Ask]:
         """Connections for many questions at once: a function from a question to its answers."""
         model, turn = self.model(), asyncio.Semaphore(AT_ONCE)
-        limits = httpx.Limits(max_connections=AT_ONCE)
+        limits = httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=IDLE)
         async with httpx.AsyncClient(**self._options, limits=limits) as client:
 
             async def ask(question: Question) -> list[Answer]:

@@ -1,5 +1,7 @@
 """The engine that samples with a server, over HTTP, against the built-in one."""
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,14 @@ import torch
 
 from score_core.errors import UserError
 from score_core.models.handover import PREFIX
-from score_core.rollout.engines import ENGINES, engine_name, make_engine, sampled_by
+from score_core.rollout.engines import ENGINES, engine_name, make_engine, sampled_by, vllm_server
 from score_core.rollout.engines.builtin import BuiltinEngine
 from score_core.rollout.engines.engine import Request, Sampled
 from score_core.rollout.engines.vllm import SEEDS, VllmEngine
-from score_core.rollout.engines.vllm_server import VllmServer
+from score_core.rollout.engines.vllm_server import Question, VllmServer
 from tests.configs import runtime
 from tests.score_core.models.test_handover import adapted
-from tests.stand_in import StandIn
+from tests.stand_in import Handler, StandIn
 
 PROMPTS = [[2, 9, 8, 14, 7], [2, 7], [2, 11, 12, 13, 14, 4, 15, 15], [2, 5, 3]]
 LIMIT = 6
@@ -274,3 +276,28 @@ def test_the_account_of_an_engine() -> None:
     made = make_engine("vllm", runtime(launch={"sampler": "http://127.0.0.1:1"}), "bfloat16", 0.5)
     assert isinstance(made, VllmEngine) and made.dtype == torch.bfloat16 and made.check.most == 1.5
     assert {name for name, kind in ENGINES.items() if kind.reproducible} == {"builtin"}
+
+
+def test_a_connection_that_the_server_may_be_closing_is_not_used(
+    stand_in: StandIn, make_model: Callable[..., Any], engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers close idle connections after 5 s; a question that crosses with that is never answered."""
+    assert vllm_server.IDLE < 5
+    monkeypatch.setattr(vllm_server, "IDLE", 0.2)
+    engine.load(make_model())
+    ports, answer = [], Handler.do_POST
+
+    def note(self: Handler) -> None:
+        ports.append(self.client_address[1])
+        answer(self)
+
+    monkeypatch.setattr(Handler, "do_POST", note)
+
+    async def ask_thrice() -> None:
+        async with VllmServer(stand_in.address, 20.0).asking() as ask:
+            for pause in (0.0, 0.0, 0.5):
+                time.sleep(pause)
+                await ask(Question([2, 7], 1, 2, (), 1.0, 1.0, 0))
+
+    asyncio.run(ask_thrice())
+    assert ports[0] == ports[1] != ports[2]
