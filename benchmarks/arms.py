@@ -30,6 +30,11 @@ SCORE = ("stage1", "stage2")
 SECONDS_AN_ATTEMPT, SECONDS_A_CELL = 0.0012, 25
 
 
+def trained_methods(methods: dict[str, Any]) -> list[str]:
+    """The methods that are trained, in the order of the lists."""
+    return [name for key in LISTS for name in methods[key]]
+
+
 def arms(content: dict[str, Any], methods: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
     """By method, a whole params.yaml whose only stage of training is the method's, with its name.
 
@@ -46,7 +51,7 @@ def arms(content: dict[str, Any], methods: dict[str, Any], source: str) -> dict[
     stages = {name for name, found in content.items() if isinstance(found, dict) and "algorithm" in found}
     shared = {name: section for name, section in content.items() if name not in stages}
     made = {}
-    for name in (name for key in LISTS for name in methods[key]):
+    for name in trained_methods(methods):
         row = methods["arms"].get(name, {})
         section = row.get("section", name)
         if section not in stages:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from mpmath import betainc, findroot
 
-from benchmarks.arms import LISTS
+from benchmarks.arms import trained_methods
 from benchmarks.tables import markdown
 from score_core.files import parse_yaml, read_json, read_yaml, replacing
 from score_core.report.wording import MINUS, NONE
@@ -46,7 +46,7 @@ def read_table(here: Path, methods: dict[str, Any]) -> pd.DataFrame:
 def names(methods: dict[str, Any]) -> list[str]:
     """The rows of the page: what is evaluated, SCoRe last."""
     found = ["base", "fix", *["base_verifying"] * bool(methods["from_verifying"])]
-    for name in (name for key in LISTS for name in methods[key]):
+    for name in trained_methods(methods):
         found += [name] if name != CONTROL else []
         found += [f"{name}{RESAMPLED}"] if name in methods["resampled"] else []
     return [*found, CONTROL]
@@ -63,7 +63,7 @@ def signs(here: Path, seed: int, method: str) -> str:
 def spent(here: Path, methods: dict[str, Any], seed: int, method: str) -> dict[str, float]:
     """Trajectories and tokens sampled in training, those of Stage I included where it comes before."""
     method, found = method.removesuffix(RESAMPLED), {"trajectories": 0.0, "tokens": 0.0}
-    if not any(method in methods[key] for key in LISTS):
+    if method not in trained_methods(methods):
         return found
     if method in methods["from_stage1"]:
         found = spent(here, methods, seed, "stage1")

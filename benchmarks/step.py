@@ -65,9 +65,7 @@ def seconds_of(contestant: str, processes: int, root: Path) -> tuple[float, dict
         found = rival(contestant.removeprefix("trl_"), root, processes)
         return statistics.median(found[WARM_UP:]), {}
     shutil.rmtree(root / ".runs", ignore_errors=True)  # or it goes on from the last round's checkpoint
-    runtime = (root / "runtime.yaml").read_text()
-    threads = re.sub(r"(?m)^threads: \d+", f"threads: {CORES // processes}", runtime)
-    (root / "runtime.yaml").write_text(threads)
+    set_threads(root, CORES // processes)
     several = {"SCORE_LAUNCH_STRATEGY": "ddp", "SCORE_LAUNCH_PROCESSES": str(processes)}
     environment = os.environ | KERNELS_OF_ITS_OWN | (several if processes > 1 else {})
     sharing = ["--set", f"training.share_prompts={str(contestant == OURS).lower()}"]
@@ -81,6 +79,12 @@ def seconds_of(contestant: str, processes: int, root: Path) -> tuple[float, dict
     whole = sum(lap["seconds"] for lap in laps)
     shares = {part: sum(lap[part] for lap in laps) / whole for part in PARTS}
     return statistics.median(lap["seconds"] for lap in laps), shares
+
+
+def set_threads(root: Path, count: int) -> None:
+    """Has the checkout's stages compute on so many."""
+    runtime = root / "runtime.yaml"
+    runtime.write_text(re.sub(r"(?m)^threads: \d+", f"threads: {count}", runtime.read_text()))
 
 
 def rival(what: str, root: Path, processes: int = 1) -> Any:
@@ -139,6 +143,7 @@ if __name__ == "__main__":
             shares = of_parts if name == OURS else shares
             print(f"round {number + 1}: {name}: {rates[name][-1]:.0f} trajectories a second", flush=True)
         flops = flops_of_a_trajectory(root)
+        set_threads(root, CORES)  # as `ours`; the last contestant had another number
         profiled = printed(["-m", "benchmarks.step_profile", str(root)], os.environ | ENVIRONMENT)
     medians = {name: statistics.median(found) for name, found in rates.items()}
     figures = {

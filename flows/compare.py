@@ -20,7 +20,7 @@ from flows import results
 from flows.artifacts import show_stages
 from flows.child import run
 from flows.connection import connect
-from flows.dag import ROOT, Stage, plan, read_stages
+from flows.dag import ROOT, Stage, plan, read_stages, some
 from flows.notify import hooks
 from flows.reproduce import select_profile
 from flows.stages import REFUSED, USER_MISTAKE, Outcome, child_environment, reproduce_stage
@@ -66,14 +66,12 @@ def compare(profile: str | None = None, retries: int = 1) -> State:
         missing = [one.stage for one in outcomes if one.state not in DONE]
         show_stages(f"{name}-compare", outcomes)
         if missing and (code := _command("benchmarks.compare")):  # DVC's own stage wants all cells
-            return Failed(message=f"{_some(missing)} have no result, and the page ended with {code}")
+            return Failed(message=f"{some(missing)} have no result, and the page ended with {code}")
         page = MATRIX / "page.md"
         create_markdown_artifact(page.read_text(), key="compare", description=f"Methods, profile {name}")
         counts = Counter(one.state for one in outcomes)
         if missing:
-            return Failed(
-                message=f"{len(missing)} of {len(outcomes)} stages have no result: {_some(missing)}"
-            )
+            return Failed(message=f"{len(missing)} of {len(outcomes)} stages have no result: {some(missing)}")
         return Completed(message=f"{name}: {counts['Completed']} stages ran, {counts['Cached']} cached")
 
 
@@ -87,7 +85,7 @@ def run_cells(cells: list[Stage], retries: int) -> list[Outcome]:
             verdicts = {step.stage: step.verdict for step in plan(rest, root=MATRIX)}
         lost = [name for name in stage.needs if outcomes[name].state not in DONE]
         if lost:
-            outcomes[stage.name] = Outcome(stage.name, "not reached", f"needs {_some(sorted(lost))}")
+            outcomes[stage.name] = Outcome(stage.name, "not reached", f"needs {some(sorted(lost))}")
         elif verdicts.get(stage.name) == "cached":
             outcomes[stage.name] = Outcome(stage.name, "Cached", "up to date")
         else:
@@ -100,10 +98,6 @@ def _command(module: str) -> int:
     logger = get_run_logger()
     command = [sys.executable, "-m", module]
     return run(command, lambda line: logger.info("%s", line), child_environment(), ROOT).code
-
-
-def _some(names: list[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -182,9 +182,9 @@ def _describe(stage: PipelineStage, status: list[Any]) -> str:
                 found.setdefault("outputs edited outside DVC:", []).append(path)
             else:  # deleted or, as in a fresh clone, not in cache
                 missing.append(path)
-    changed = [f"{kind} {_some(names)}".strip() for kind, names in found.items()]
+    changed = [f"{kind} {some(names)}".strip() for kind, names in found.items()]
     parts = [f"changed: {'; '.join(changed)}"] if changed else []
-    return "; ".join(parts + ([f"missing: {_some(missing)}"] if missing else []))
+    return "; ".join(parts + ([f"missing: {some(missing)}"] if missing else []))
 
 
 def _is_code(path: Path) -> bool:
@@ -202,6 +202,7 @@ def _parameters(stage: PipelineStage) -> list[str]:
     ]
 
 
-def _some(names: list[str], shown: int = 3) -> str:
+def some(names: list[str], shown: int = 3) -> str:
+    """The first of them, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more

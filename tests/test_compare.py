@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.arms import LISTS, METHODS, arms, hangs_on
+from benchmarks.arms import METHODS, arms, hangs_on, trained_methods
 from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table, signs, student
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import parse_config
@@ -37,7 +37,7 @@ def changed(*overrides: str) -> set[str]:
 
 
 def test_every_arm_is_valid_on_every_profile() -> None:
-    names = {name for key in LISTS for name in methods()[key]}
+    names = set(trained_methods(methods()))
     for profile in set(profiles(ROOT / "conf")) - {"sr_r1"}:
         assert set(resolved(f"profile={profile}")) == names
     with pytest.raises(
