@@ -2,18 +2,19 @@
 
     python -m benchmarks.compare
 
-reads metrics/, curves/ and settings/ there, and writes table.csv, a row a seed and method, and page.md. A
-cell without metrics has failed or has not run, and is shown as such.
+reads metrics/, curves/ and settings/ there, and writes table.csv, a row a seed and method, page.md and its
+figures. A cell without metrics has failed or has not run, and is shown as such.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from mpmath import betainc, findroot
 
 from benchmarks.arms import trained_methods
+from benchmarks.compare_figures import KINDS, draw_all, label_of, votes
+from benchmarks.paired import paired, with_interval
 from benchmarks.tables import markdown
 from score_core.files import parse_yaml, read_json, read_yaml, replacing
 from score_core.report.wording import MINUS, NONE
@@ -24,6 +25,11 @@ PUBLISHED = Path("score_core/report/published.yaml")
 CONTROL = "stage2"  # SCoRe: what all others are compared with
 RESAMPLED = "_resampled"  # of a method that is evaluated with another sample in place of a correction
 FIGURES = ["accuracy_t1", "accuracy_t2", "delta", "delta_i_to_c", "delta_c_to_i"]
+CAPTIONS = {
+    "differences.svg": "Points above SCoRe: seeds as dots, their mean and its interval",
+    "curves.svg": "Validation accuracy over training: seeds thin, their mean thick",
+    "votes.svg": "Accuracy of the most frequent answer by the number of answers",
+}
 HEADS = ["t1", "t2", "Δ", "i→c", "c→i"]
 
 
@@ -78,33 +84,12 @@ def spent(here: Path, methods: dict[str, Any], seed: int, method: str) -> dict[s
     }
 
 
-def difference(table: pd.DataFrame, method: str, figure: str) -> str:
-    """Mean paired difference from SCoRe over the seeds that have both, in points, with its 95 % interval."""
-    wide = table.pivot(index="seed", columns="method", values=figure)
-    gaps = 100 * (wide[method] - wide[CONTROL]).dropna()
-    if gaps.empty:
-        return NONE
-    if len(gaps) == 1:
-        return f"{gaps.mean():+.1f}"
-    half = student(len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
-    return f"{gaps.mean():+.1f} [{gaps.mean() - half:+.1f}, {gaps.mean() + half:+.1f}]"
-
-
-def student(freedom: int) -> float:
-    """Student's quantile of a two-sided 95 % interval (scipy has it, and would slow every stage's start)."""
-
-    def beyond(t: float) -> Any:  # the mass of both tails
-        return betainc(freedom / 2, 0.5, 0, freedom / (freedom + t * t), regularized=True)
-
-    return float(findroot(lambda t: beyond(t) - 0.05, (1.9, 13.0), solver="anderson"))
-
-
-def page(table: pd.DataFrame, methods: dict[str, Any]) -> str:
-    """The whole page as markdown."""
+def page(table: pd.DataFrame, methods: dict[str, Any], voted: str = "", drawn: Sequence[str] = ()) -> str:
+    """The whole page as markdown, with the figures that were drawn."""
     rows = []
     for method, cells in table.groupby("method", sort=False):
         done = cells.dropna(subset=FIGURES)
-        label = methods["labels"].get(method, method)
+        label = label_of(methods, str(method))
         missing = ", ".join(str(seed) for seed in cells["seed"] if seed not in set(done["seed"]))
         shown = label + (f" (**failed or not run**: {missing})" if missing else "")
         told = "; ".join(
@@ -115,11 +100,15 @@ def page(table: pd.DataFrame, methods: dict[str, Any]) -> str:
             rows.append([shown, *[NONE] * (len(HEADS) + 4)])
             continue
         means = [f"{100 * done[figure].mean():.1f}" for figure in FIGURES]
-        gaps = [difference(table, str(method), figure) for figure in ("accuracy_t1", "accuracy_t2")]
+        gaps = [
+            with_interval(paired(table, str(method), CONTROL, figure)) if method != CONTROL else ""
+            for figure in ("accuracy_t1", "accuracy_t2")
+        ]
         budget = [f"{done[key].mean():,.0f}" for key in ("trajectories", "tokens")]
-        rows.append([shown, *means, *(gaps if method != CONTROL else ["", ""]), *budget])
+        rows.append([shown, *means, *gaps, *budget])
     header = ["method", *HEADS, f"t1 {MINUS} SCoRe", f"t2 {MINUS} SCoRe", "trajectories", "tokens"]
     seeds = ", ".join(map(str, methods["seeds"]))
+    figures = [f"{text}\n\n![{text}]({name})" for name, text in CAPTIONS.items() if name in drawn]
     return "\n\n".join(
         [
             "# Methods beside SCoRe",
@@ -129,10 +118,31 @@ def page(table: pd.DataFrame, methods: dict[str, Any]) -> str:
             "from a base model of its own, taught verdicts too, and its t2 is the final answer: the first "
             "one, unless it called that wrong.",
             markdown(header, rows),
-            "Published, of other models on other tasks:",
+            *figures,
+            *([voted] if voted else []),
+            "# Published, of other models on other tasks",
             *(published(block) for block in parse_yaml(PUBLISHED.read_text())),
         ]
     )
+
+
+def votes_table(here: Path, methods: dict[str, Any]) -> str:
+    """What several answers to a problem are worth; nothing where no method has been asked for several."""
+    rows = []
+    for name in methods["voted"]:
+        seeds = votes(here, methods, name)
+        for budget in next(iter(seeds.values())).index if seeds else ():
+            found = pd.DataFrame({seed: one.loc[budget] for seed, one in seeds.items()})
+            means = [f"{found.loc[kind].mean():.1f}" for kind in KINDS]
+            gap = with_interval(found.loc["gain"].to_numpy())
+            rows.append([label_of(methods, name), budget, *means, gap])
+    if not rows:
+        return ""
+    header = ["method", "answers", *KINDS.values(), "difference"]
+    text = (
+        "Accuracy of the most frequent of so many answers, in percent, at temperature 0.7; means over seeds."
+    )
+    return f"# Many answers at test time\n\n{text}\n\n{markdown(header, rows)}"
 
 
 def published(block: dict[str, Any]) -> str:
@@ -146,14 +156,15 @@ def published(block: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Writes both files, and prints the table."""
+    """Writes all of it, and prints the tables."""
     parser_of("benchmarks.compare", __doc__).parse_args()
 
     def work() -> None:
         methods = read_yaml(HERE / "methods.yaml", "`git checkout` restores it")
         table = read_table(HERE, methods)
-        text = page(table, methods)
-        print(text.split("Published")[0])
+        drawn = draw_all(HERE, methods, table, CONTROL)
+        text = page(table, methods, votes_table(HERE, methods), drawn)
+        print(text.split("# Published")[0])
         for name, content in (("table.csv", table.to_csv(index=False)), ("page.md", f"{text}\n")):
             with replacing(HERE / name) as temporary:
                 temporary.write_text(content)

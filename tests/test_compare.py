@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from benchmarks.arms import METHODS, arms, hangs_on, trained_methods
-from benchmarks.compare import CONTROL, FIGURES, difference, page, read_table, signs, student
+from benchmarks.compare import CONTROL, FIGURES, page, read_table, signs, votes_table
+from benchmarks.compare_figures import validation
+from benchmarks.paired import paired, student, with_interval
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import parse_config
 from score_core.errors import UserError
@@ -119,18 +121,45 @@ def test_cells_that_showed_signs_of_collapse_say_so(tmp_path: Path) -> None:
     cells = table()
     cells.loc[(cells["method"] == "base") & (cells["seed"] == 2), "signs"] = "copying"
     text = page(cells, methods() | {"seeds": [1, 2]})
-    assert "| base model (signs of collapse: 2 copying) | 50.0 |" in text and "| SCoRe | 80.0 |" in text
+    assert (
+        f"| {methods()['labels']['base']} (signs of collapse: 2 copying) | 50.0 |" in text
+        and "| SCoRe | 80.0 |" in text
+    )
 
 
 def test_differences_are_paired_by_seed() -> None:
     # -20 and -40 points: mean -30, standard error 10, Student's quantile of one degree of freedom 12.706.
-    assert difference(table(), "base", "accuracy_t2") == "-30.0 [-157.1, +97.1]"
-    assert difference(table(), "star", "accuracy_t2") == "-10.0"
+    assert with_interval(paired(table(), "base", CONTROL, "accuracy_t2")) == "-30.0 [-157.1, +97.1]"
+    assert with_interval(paired(table(), "star", CONTROL, "accuracy_t2")) == "-10.0"
 
 
 @pytest.mark.parametrize(("freedom", "expected"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (30, 2.0423)])
 def test_students_quantiles_are_those_of_the_tables(freedom: int, expected: float) -> None:
     assert student(freedom) == pytest.approx(expected, abs=5e-5)
+
+
+def test_votes_are_means_over_seeds_and_their_gain_is_paired(tmp_path: Path) -> None:
+    assert votes_table(tmp_path, methods()) == ""
+    (tmp_path / "metrics").mkdir()
+    for seed, gain in ((11, 0.1), (12, 0.3)):  # of 10 and 30 points: mean 20, standard error 10
+        row = {"parallel": 0.5, "sequential": 0.5 + gain, "gain": gain}
+        path = tmp_path / "metrics" / f"{seed}-stage2_voted.json"
+        path.write_text(json.dumps({"budgets": {"2": row, "4": row | {"parallel": 0.6}}}))
+    lines = votes_table(tmp_path, methods()).splitlines()
+    assert lines[-2] == "| SCoRe | 2 | 50.0 | 70.0 | +20.0 [-107.1, +147.1] |"
+    assert lines[-1] == "| SCoRe | 4 | 60.0 | 70.0 | +20.0 [-107.1, +147.1] |"
+
+
+def test_curves_of_the_methods_after_stage1_begin_with_it(tmp_path: Path) -> None:
+    for folder in ("curves", "settings"):
+        (tmp_path / folder).mkdir()
+    for name, accuracy in (("stage1", 0.5), ("stage2", 0.7)):
+        (tmp_path / "settings" / f"{name}.json").write_text(json.dumps({"stage": {"steps": 2}}))
+        curve = pd.DataFrame({"step": [0, 2], "accuracy_t1": accuracy, "accuracy_t2": accuracy})
+        curve.to_csv(tmp_path / "curves" / f"12-{name}_validation.csv", index=False)
+    (found,) = validation(tmp_path, methods(), "stage2")
+    assert found["step"].tolist() == [0, 2, 2, 4]
+    assert found["accuracy_t2"].tolist() == [0.5, 0.5, 0.7, 0.7]
 
 
 @pytest.mark.slow
@@ -139,7 +168,7 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     here = checkout.root / METHODS.parent
     rows = methods() | {"seeds": [1, 2], "from_base": ["stage1"], "from_stage1": ["stage2"]}
-    rows |= {"resampled": ["stage1"], "from_verifying": []}
+    rows |= {"resampled": ["stage1"], "from_verifying": [], "voted": ["stage2"], "samples": 2}
     (here / "methods.yaml").write_text(yaml.safe_dump(rows))
     pipeline = yaml.safe_load((here / "dvc.yaml").read_text())
     # PAG's have a base model of their own: as many processes again.
@@ -156,7 +185,12 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
         return set(re.findall(r"^Running stage '(\S+)'", done.stdout, re.MULTILINE)) - {"code"}
 
     names = ("train@{}-stage1", "train_on@{}-stage2", "evaluate@{}-stage1", "evaluate_on@{}-stage2")
-    names += ("evaluate_base@{}", "evaluate_fix@{}", "evaluate_resampled@{}-stage1")
+    names += (
+        "evaluate_base@{}",
+        "evaluate_fix@{}",
+        "evaluate_resampled@{}-stage1",
+        "evaluate_voted@{}-stage2",
+    )
     cells = {name.format(seed) for name in (*names, "data@{}", "base@{}") for seed in (1, 2)}
     assert repro() == {*cells, "settings", "page"}
     found = read_table(here, rows)
@@ -164,7 +198,11 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
     spent = found.set_index(["method", "seed"])["trajectories"]
     assert spent[("stage2", 1)] == 2 * 2 * 4 * 2 and spent[("base", 1)] == 0
     assert json.loads((here / "curves/2-stage2.json").read_text())["steps"] == 2
-    assert "failed" not in (here / "page.md").read_text()
+    text = (here / "page.md").read_text()
+    assert "failed" not in text and "| SCoRe | 2 | " in text
+    drawn = re.findall(r"\((\w+\.svg)\)", text)
+    assert drawn == ["differences.svg", "curves.svg", "votes.svg"]
+    assert all((here / name).read_text().count("SCoRe") for name in drawn)
 
     assert repro() == set()
     params.write_text(compose(["smoke=yes", "stage2.alpha=1.0"], checkout.root / "conf"))
@@ -172,5 +210,6 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
     ran = set(re.findall(r"Running stage '(\S+)'", done)) - {"code"}
     assert f"default-smoke: {len(ran) + 1} stages ran, " in done, done
     trained, evaluated = ({f"{stage}_on@{seed}-stage2" for seed in (1, 2)} for stage in ("train", "evaluate"))
+    evaluated |= {f"evaluate_voted@{seed}-stage2" for seed in (1, 2)}
     # A base model of toy size earns nothing under any alpha; models that are equal are not evaluated again.
     assert {"settings", *trained} <= ran <= {"settings", *trained, *evaluated, "page"}
