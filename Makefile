@@ -58,8 +58,8 @@ flow: $(READY) ## As repro, but as a Prefect flow; profile=NAME, args="--plan" s
 	@$(if $(args),,python -m tasks.commands.summary)
 
 .PHONY: compare
-compare: $(READY) ## All methods on several seeds, hours: experiments/compare; profile=NAME, says first how long
-	@python -m flows.compare $(if $(profile),--profile '$(profile)')
+compare: $(READY) ## All methods on several seeds, hours: experiments/compare; profile=NAME, jobs=N side by side
+	@python -m flows.compare $(if $(profile),--profile '$(profile)') $(if $(jobs),--jobs '$(jobs)')
 
 .PHONY: serve
 serve: $(READY) ## Prefect's server, worker and deployments on this machine, until Ctrl-C

@@ -6,8 +6,10 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prefect import task
@@ -43,19 +45,26 @@ class Outcome:
     seconds: float = 0.0
 
 
-def reproduce_stage(stage: Stage, force: bool, retries: int, root: Path = ROOT) -> tuple[Outcome, State]:
+def reproduce_stage(
+    stage: Stage,
+    force: bool,
+    retries: int,
+    root: Path = ROOT,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Outcome, State]:
     """Brings one stage up to date as a task run named after it.
 
-    Call it in the main thread, one stage after another: a signal has to stop the trainer, and signals
+    Call it in the main thread, or in `child.stopping_together`: a signal has to stop the trainer, and signals
     reach the main thread only.
 
     Args:
         force: run it although nothing changed.
         retries: how often a failed stage is run again, which resumes it; not after a user's mistake.
+        environment: variables that the stage gets beside this process's.
     """
     named = _stage.with_options(name=stage.name, task_run_name=stage.name, retries=retries)
     started = time.monotonic()
-    state = named(stage.name, stage.command, force, str(root), return_state=True)
+    state = named(stage.name, stage.command, force, str(root), dict(environment), return_state=True)
     why = state.message or ""
     return Outcome(stage.name, state.name, why.splitlines()[0], time.monotonic() - started), state
 
@@ -72,7 +81,7 @@ def worth_retrying(task: object, task_run: object, state: State[Any]) -> bool:
     retry_delay_seconds=RETRY_DELAY,
     retry_condition_fn=worth_retrying,
 )
-def _stage(stage: str, command: str, force: bool, root: str) -> State:
+def _stage(stage: str, command: str, force: bool, root: str, environment: dict[str, str]) -> State:
     logger = get_run_logger()
     why = "forced" if force else reason(stage, Path(root))
     if why is None:
@@ -90,7 +99,7 @@ def _stage(stage: str, command: str, force: bool, root: str) -> State:
         return run(
             command_line + (["--force"] if force else []),
             emit=log,
-            environment=child_environment(),
+            environment=child_environment() | environment,
             folder=Path(root),
         )
 

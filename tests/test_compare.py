@@ -206,7 +206,7 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
 
     assert repro() == set()
     params.write_text(compose(["smoke=yes", "stage2.alpha=1.0"], checkout.root / "conf"))
-    done = checkout.run("python", "-m", "flows.compare")
+    done = checkout.run("python", "-m", "flows.compare", "--jobs", "2")
     ran = set(re.findall(r"Running stage '(\S+)'", done)) - {"code"}
     assert f"default-smoke: {len(ran) + 1} stages ran, " in done, done
     trained, evaluated = ({f"{stage}_on@{seed}-stage2" for seed in (1, 2)} for stage in ("train", "evaluate"))

@@ -42,8 +42,8 @@ def end_with_parent(parent: int | None = None, number: int = signal.SIGTERM) -> 
 class Child:
     """A command in a process group of its own, none of which outlives the `with` block or this process.
 
-    To be made in the main thread, where signals arrive and whose end is the end of the process. `process`
-    is the watchdog, which ends as the command does: with its exit code or by its signal.
+    Its thread has to outlive it: the kernel takes a thread's end for the process's. `process` is the
+    watchdog, which ends as the command does: with its exit code or by its signal.
     """
 
     def __init__(

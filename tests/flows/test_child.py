@@ -4,10 +4,11 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flows.child import run
+from flows.child import Stopped, run, stopping_together
 
 
 class StopError(BaseException):
@@ -71,3 +72,31 @@ def test_a_stop_interrupts_the_child_and_what_it_still_says_is_heard(tmp_path, s
     with pytest.raises(StopError):
         run(python(code), emit, os.environ, tmp_path)
     assert seen == ["works", "saved"]
+
+
+def test_a_stop_reaches_the_children_of_all_threads(tmp_path):
+    code = (
+        "import time\ntry:\n    print('up', flush=True)\n    time.sleep(600)\n"
+        "except KeyboardInterrupt:\n    print('saved')"
+    )
+    seen = []
+    up = threading.Semaphore(0)
+
+    def emit(line):
+        seen.append(line)
+        up.release()
+
+    def start():
+        return run(python(code), emit, os.environ, tmp_path)
+
+    with ThreadPoolExecutor(2) as pool:
+        with pytest.raises(StopError), stopping_together():
+            running = [pool.submit(start) for _ in range(2)]
+            for _ in running:
+                up.acquire()
+            raise StopError
+        late = pool.submit(start)
+    assert [type(one.exception()) for one in (*running, late)] == [Stopped] * 3
+    assert seen == ["up", "up", "saved", "saved"]
+    with stopping_together():
+        assert run(python("print('again')"), emit, os.environ, tmp_path).code == 0

@@ -1,5 +1,6 @@
 """Cells of the matrix: one that fails stops what needs it, and nothing else."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from prefect.states import Completed
 from flows import compare
 from flows.dag import Stage, Step
 from flows.stages import Outcome
+from score_core.errors import UserError
 
 CELLS = {
     "data": ("code",),
@@ -26,8 +28,10 @@ CELLS = {
 def test_a_failed_cell_stops_what_needs_it(monkeypatch: pytest.MonkeyPatch, failing: str | None) -> None:
     ran: list[str] = []
 
-    def reproduce(stage: Stage, force: bool, retries: int, root: Path) -> tuple[Outcome, object]:
-        assert (force, retries, root) == (False, 3, compare.MATRIX)
+    def reproduce(
+        stage: Stage, force: bool, retries: int, root: Path, share: dict[str, str]
+    ) -> tuple[Outcome, object]:
+        assert (force, retries, root, share) == (False, 3, compare.MATRIX, {})
         ran.append(stage.name)
         return Outcome(stage.name, "Failed" if stage.name == failing else "Completed"), Completed()
 
@@ -53,3 +57,46 @@ def test_a_failed_cell_stops_what_needs_it(monkeypatch: pytest.MonkeyPatch, fail
             "evaluate@1": "not reached",
             "page": "not reached",
         }
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_cells_that_do_not_need_each_other_run_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """Each with GPUs of its own, and never two seeds of one method, whose running state is in one folder."""
+    needs = {"data": (), "train@1-a": ("data",), "train@2-a": ("data",), "train@1-b": ("data",)}
+    together = threading.Barrier(2)  # breaks unless two are inside at once
+    inside: dict[str, str] = {}
+    ran = []
+
+    def reproduce(
+        stage: Stage, force: bool, retries: int, root: Path, share: dict[str, str]
+    ) -> tuple[Outcome, object]:
+        inside[stage.name] = share["CUDA_VISIBLE_DEVICES"]
+        assert len(set(inside.values())) == len(inside), "two cells share a GPU"
+        if stage.name != "data":
+            ran.append(stage.name)
+            assert {"train@1-a", "train@2-a"} - inside.keys()
+            if len(ran) <= 2:
+                together.wait(60)
+        del inside[stage.name]
+        return Outcome(stage.name, "Completed"), Completed()
+
+    monkeypatch.setattr(compare, "reproduce_stage", reproduce)
+    monkeypatch.setattr(compare, "plan", lambda stages, root: [])
+    monkeypatch.setattr(compare, "accelerators", lambda: ["GPU-a", "GPU-b", "GPU-c"])
+    cells = [Stage(name, "", frozenset(found), ()) for name, found in needs.items()]
+    outcomes = compare.run_cells(cells, 0, jobs)
+    assert [one.stage for one in outcomes] == list(needs)
+    assert ran[:2] in (["train@1-a", "train@1-b"], ["train@1-b", "train@1-a"]) and ran[2:] == ["train@2-a"]
+
+
+def test_accelerators_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "accelerators", lambda: ["GPU-a", "GPU-b", "GPU-c"])
+    found = [share["CUDA_VISIBLE_DEVICES"] for share in compare.shares(2)]
+    assert found == ["GPU-a,GPU-c", "GPU-b"]
+    assert compare.shares(1) == [{}], "one job takes what the stages take by themselves"
+    with pytest.raises(UserError, match="jobs: 4, and 3 GPUs are visible"):
+        compare.shares(4)
+    monkeypatch.setattr(compare, "accelerators", list)
+    assert compare.shares(4) == [{}] * 4
