@@ -68,7 +68,7 @@ def curves_of(curves: dict[str, list[pd.DataFrame]], methods: dict[str, Any]) ->
     rows = -(-len(curves) // COLUMNS)
     figure = Figure(figsize=(2.6 * COLUMNS, 1.9 * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).flat
-    for panel, (name, seeds) in zip(panels, curves.items(), strict=False):
+    for (name, seeds), panel in zip(curves.items(), panels, strict=False):
         for attempt in (1, 2):
             lines = [100 * curve.groupby("step")[f"accuracy_t{attempt}"].last() for curve in seeds]
             colour = COLOUR[f"attempt{attempt}"]
