@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.arms import trained_methods
+from benchmarks.arms import REMEDY, trained_methods
 from benchmarks.compare_figures import KINDS, draw_all, label_of, votes
 from benchmarks.paired import paired, with_interval
 from benchmarks.tables import markdown
@@ -160,7 +160,7 @@ def main() -> None:
     parser_of("benchmarks.compare", __doc__).parse_args()
 
     def work() -> None:
-        methods = read_yaml(HERE / "methods.yaml", "`git checkout` restores it")
+        methods = read_yaml(HERE / "methods.yaml", REMEDY)
         table = read_table(HERE, methods)
         drawn = draw_all(HERE, methods, table, CONTROL)
         text = page(table, methods, votes_table(HERE, methods), drawn)

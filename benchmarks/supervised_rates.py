@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from benchmarks.arms import METHODS, arms
+from benchmarks.arms import METHODS, REMEDY, arms
 from benchmarks.tables import markdown
 from score_core.files import read_yaml
 from tasks.runner.exits import parser_of
@@ -34,7 +34,7 @@ def run(module: str, output: Path, *arguments: str) -> None:
 
 def try_rates(work: Path) -> pd.DataFrame:
     """Trains with every rate; a row each."""
-    made = arms(read_yaml(Path("params.yaml"), ""), read_yaml(METHODS, ""), "params.yaml")
+    made = arms(read_yaml(Path("params.yaml"), REMEDY), read_yaml(METHODS, REMEDY), "params.yaml")
     data, base = work / "data", work / "base"
     run("download_data", data)
     run("prepare_base_model", base)
@@ -43,7 +43,7 @@ def try_rates(work: Path) -> pd.DataFrame:
         params = work / f"{name}.yaml"
         params.write_text(yaml.safe_dump(made[name]))
         for rate in RATES:
-            model, metrics = work / f"{name}-{rate}", work / f"{name}-{rate}-curves"
+            model, metrics = work / f"{name}-{rate:.0e}", work / f"{name}-{rate:.0e}-curves"
             folders = ["--start", base, "--reference", base, "--data", data, "--metrics", metrics]
             settings = ["--params", params, "--set", f"{name}.learning_rate={rate}"]
             run("train", model, "--name", name, *map(str, (*folders, *settings)))

@@ -58,7 +58,7 @@ def compare(profile: str | None = None, retries: int = 1, jobs: int = 1) -> Stat
         end_with_parent()  # the worker
     with exclusive("another flow run", ROOT / results.FLOW, accelerated=False, log=get_run_logger()):
         try:
-            shares(jobs)
+            free = shares(jobs)
             if profile is not None:
                 select_profile(profile)
             name = results.result_name()
@@ -68,7 +68,7 @@ def compare(profile: str | None = None, retries: int = 1, jobs: int = 1) -> Stat
         if code := _command("benchmarks.arms"):
             why = "what would be trained cannot be told; see the log"
             return Failed(name=REFUSED if code == USER_MISTAKE else "Failed", message=why)
-        outcomes = run_cells(cells, retries, jobs)
+        outcomes = run_cells(cells, retries, free)
         missing = [one.stage for one in outcomes if one.state not in DONE]
         show_stages(f"{name}-compare", outcomes)
         if missing and (code := _command("benchmarks.compare")):  # DVC's own stage wants all cells
@@ -81,15 +81,19 @@ def compare(profile: str | None = None, retries: int = 1, jobs: int = 1) -> Stat
         return Completed(message=f"{name}: {counts['Completed']} stages ran, {counts['Cached']} cached")
 
 
-def run_cells(cells: list[Stage], retries: int, jobs: int = 1) -> list[Outcome]:
-    """Runs what is stale, in order; after a failure all that does not need it."""
+def run_cells(cells: list[Stage], retries: int, free: list[dict[str, str]]) -> list[Outcome]:
+    """Runs what is stale, in order; after a failure all that does not need it.
+
+    Args:
+        free: of `shares`, of which each cell that runs has one.
+    """
     first = [cell for cell in cells if cell.name in FIRST]
     rest = [cell for cell in cells if cell.name not in FIRST]
     outcomes: dict[str, Outcome] = {}
-    with ThreadPoolExecutor(jobs) as pool, stopping_together():
-        _run(first, {}, outcomes, pool, retries, jobs)
+    with ThreadPoolExecutor(len(free)) as pool, stopping_together():
+        _run(first, {}, outcomes, pool, retries, free)
         verdicts = {step.stage: step.verdict for step in plan(rest, root=MATRIX)}
-        _run(rest, verdicts, outcomes, pool, retries, jobs)
+        _run(rest, verdicts, outcomes, pool, retries, free)
     return [outcomes[cell.name] for cell in cells]
 
 
@@ -99,10 +103,10 @@ def _run(
     outcomes: dict[str, Outcome],
     pool: Executor,
     retries: int,
-    jobs: int,
+    free: list[dict[str, str]],
 ) -> None:
     """Adds the cells' outcomes to those of the cells before."""
-    waiting, free = list(cells), shares(jobs)
+    waiting = list(cells)
     running: dict[Future[tuple[Outcome, State]], tuple[str, dict[str, str]]] = {}
     while waiting or running:
         for stage in list(waiting):
@@ -131,10 +135,12 @@ def shares(jobs: int) -> list[dict[str, str]]:
     """What each of the cells side by side has for itself: its accelerators, where there are some.
 
     Raises:
-        UserError: there are fewer accelerators than jobs.
+        UserError: there is no job, or there are fewer accelerators than jobs.
     """
+    if jobs < 1:
+        raise UserError(f"jobs: expected 1 or more, found {jobs}.")
     devices = accelerators()
-    if jobs > max(1, len(devices)) and devices:
+    if devices and jobs > len(devices):
         raise UserError(
             f"jobs: {jobs}, and {len(devices)} GPUs are visible; a cell needs one for itself, so ask for "
             f"{len(devices)} at most."
@@ -163,8 +169,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--retries", type=int, default=0, help="of a failed cell (default: 0)")
     parser.add_argument("--jobs", type=int, default=1, help="cells side by side (default: 1)")
     given = parser.parse_args(arguments)
-    if given.jobs < 1:
-        parser.error(f"--jobs: expected 1 or more, found {given.jobs}")
     if code := exit_code("compare", lambda: connect(ROOT)):
         return code
     state = compare(given.profile, given.retries, given.jobs, return_state=True)

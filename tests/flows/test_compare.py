@@ -43,7 +43,7 @@ def test_a_failed_cell_stops_what_needs_it(monkeypatch: pytest.MonkeyPatch, fail
     monkeypatch.setattr(compare, "reproduce_stage", reproduce)
     monkeypatch.setattr(compare, "plan", plan)
     cells = [Stage(name, "", frozenset(needs), ()) for name, needs in CELLS.items()]
-    found = {one.stage: one.state for one in compare.run_cells(cells, 3)}
+    found = {one.stage: one.state for one in compare.run_cells(cells, 3, [{}])}
     cached = dict.fromkeys(("data", "base", "train@2", "evaluate@2"), "Cached")
     if failing is None:
         assert ran == ["code", "settings", "train@1", "evaluate@1", "page"]
@@ -86,7 +86,7 @@ def test_cells_that_do_not_need_each_other_run_side_by_side(
     monkeypatch.setattr(compare, "plan", lambda stages, root: [])
     monkeypatch.setattr(compare, "accelerators", lambda: ["GPU-a", "GPU-b", "GPU-c"])
     cells = [Stage(name, "", frozenset(found), ()) for name, found in needs.items()]
-    outcomes = compare.run_cells(cells, 0, jobs)
+    outcomes = compare.run_cells(cells, 0, compare.shares(jobs))
     assert [one.stage for one in outcomes] == list(needs)
     assert ran[:2] in (["train@1-a", "train@1-b"], ["train@1-b", "train@1-a"]) and ran[2:] == ["train@2-a"]
 
@@ -98,5 +98,7 @@ def test_accelerators_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compare.shares(1) == [{}], "one job takes what the stages take by themselves"
     with pytest.raises(UserError, match="jobs: 4, and 3 GPUs are visible"):
         compare.shares(4)
+    with pytest.raises(UserError, match="jobs: expected 1 or more, found 0"):
+        compare.shares(0)
     monkeypatch.setattr(compare, "accelerators", list)
     assert compare.shares(4) == [{}] * 4
