@@ -100,7 +100,7 @@ def reason(name: str, root: Path = ROOT) -> str | None:
 
     Stale is not the same as "will run": a result of the run cache is restored without running.
     """
-    return _reasons(root).get(name)
+    return _reasons(root, frozenset([name])).get(name)
 
 
 def plan(stages: list[Stage], force: frozenset[str] = frozenset(), root: Path = ROOT) -> list[Step]:
@@ -112,7 +112,7 @@ def plan(stages: list[Stage], force: frozenset[str] = frozenset(), root: Path = 
     Args:
         force: stages that run although nothing changed.
     """
-    reasons = _reasons(root)
+    reasons = _reasons(root, frozenset(stage.name for stage in stages))
     steps: dict[str, Step] = {}
     for stage in stages:
         changed = sorted(name for name in stage.needs if name in steps and steps[name].verdict != "cached")
@@ -140,14 +140,16 @@ def _of_pipeline(repo: Repo, root: Path) -> list[PipelineStage]:
     return [stage for stage in stages if isinstance(stage, PipelineStage)]
 
 
-def _reasons(root: Path) -> dict[str, str]:
-    """Of each stale stage what `dvc status` reports; waits for a stage that another DVC is running here."""
+def _reasons(root: Path, names: frozenset[str]) -> dict[str, str]:
+    """Of each stale one what `dvc status` reports; waits while another DVC holds their files."""
     told = False
     while True:
         repo = _repo(root)
         try:
             with repo.lock:
-                found = {stage: list(stage.status().values()) for stage in _of_pipeline(repo, root)}
+                # Asking the others too would wait for whichever of them is running.
+                asked = [stage for stage in _of_pipeline(repo, root) if stage.name in names]
+                found = {stage: list(stage.status().values()) for stage in asked}
             break
         except LockError as error:
             if not told:

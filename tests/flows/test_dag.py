@@ -103,7 +103,7 @@ def test_an_output_edited_by_hand_is_told_apart_from_a_changed_input(pipeline):
     assert reason("b", pipeline) == "changed: outputs edited outside DVC: b.txt"
 
 
-def test_a_stage_that_another_dvc_runs_is_waited_for(pipeline, caplog, monkeypatch):
+def test_only_a_stage_that_another_dvc_runs_is_waited_for(pipeline, caplog, monkeypatch):
     sleep = time.sleep
 
     def end_the_other(seconds):
@@ -120,6 +120,8 @@ def test_a_stage_that_another_dvc_runs_is_waited_for(pipeline, caplog, monkeypat
             assert other.poll() is None
             time.sleep(0.1)
         monkeypatch.setattr("flows.dag.time.sleep", end_the_other)
+        assert reason("a", pipeline) is None
+        assert (pipeline / "runs").exists() and not caplog.records, "nothing of it is held"
         reason("b", pipeline)
         (line,) = [record.message for record in caplog.records]
         assert re.search(rf"waiting for another run of DVC: .*b\.txt' is busy.*PID {other.pid}\)", line)
