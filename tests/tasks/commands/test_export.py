@@ -1,6 +1,7 @@
 """Exports are folders that transformers and peft load, and replace nothing that is not theirs."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,18 +48,36 @@ def test_export_loads_and_carries_the_card(run, capsys):
     assert (run / "models" / "stage2" / "README.md").read_text() == "without final metrics"
 
 
-def test_adapter_names_its_base(run, capsys):
-    base = run / "models" / "base"
+@pytest.fixture
+def adapter(run):
+    """As training leaves it: its base model is named as seen from the checkout."""
+    base = Path("models", "base")
     tiny_model().save_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base)
-    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
-    adapted.save_pretrained(run / "models" / "adapter")
-    export(run / "models" / "adapter", run / "reports" / "model_card.md", run / "out")
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained("models/adapter")
+    folder = Path("models", "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "models/base"
+    return folder
+
+
+def test_an_adapter_loads_from_any_folder(run, adapter, capsys, monkeypatch):
+    export(adapter, run / "reports" / "model_card.md", run / "out")
     said = capsys.readouterr().out
-    assert "LoRA adapter" in said
+    assert "LoRA adapter" in said and f"{run / 'models' / 'base'}, which only this machine has" in said
     assert "AutoPeftModelForCausalLM.from_pretrained" in said
-    assert str(base) in said
+    monkeypatch.chdir("/")
     AutoPeftModelForCausalLM.from_pretrained(run / "out")
+
+
+def test_an_adapter_names_the_hub_that_its_base_is_from(run, adapter, capsys):
+    fetched = {"path": "owner/model", "revision": "main", "commit": "abc123"}
+    (run / "models" / "base" / "source.json").write_text(json.dumps(fetched))
+    export(adapter, run / "reports" / "model_card.md", run / "out")
+    config = json.loads((run / "out" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/model", "abc123")
+    assert config["r"] == 2
+    assert "owner/model of the hub, commit abc123" in capsys.readouterr().out
 
 
 def test_an_export_may_replace_an_export(run):
