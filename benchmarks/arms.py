@@ -3,7 +3,8 @@
     python -m benchmarks.arms [--write FOLDER]
 
 prints what each cell trains and for about how long. FOLDER gets METHOD.yaml, a whole params.yaml with the one
-section METHOD, and METHOD.json, what of it a trained model hangs on: the file that DVC compares.
+section METHOD, and METHOD.json, what of it a trained model hangs on: the file that DVC compares. So it does
+for what the base model is made and asked by beside the methods: base_verifying and fix.
 """
 
 from pathlib import Path
@@ -25,6 +26,10 @@ METHODS = Path("experiments/compare/methods.yaml")
 READ = ("conversation", "lora", "model", "reward")  # beside its stage, what training reads of params.yaml
 REMEDY = "`git checkout` restores it"
 SCORE = ("stage1", "stage2")
+VARIANTS = {  # of params.yaml, and the sections that their commands read
+    "base_verifying": ("data", "model", "smoke"),
+    "fix": ("conversation", "evaluation", "model", "reward", "smoke"),
+}
 # Of the embedded default on two cores: a sampled and trained attempt (benchmarks/rate.csv), and what a cell
 # takes beside them, to start, validate, save and be evaluated.
 SECONDS_AN_ATTEMPT, SECONDS_A_CELL = 0.0012, 25
@@ -64,8 +69,34 @@ def arms(content: dict[str, Any], methods: dict[str, Any], source: str) -> dict[
     return made
 
 
+def variants(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of each of `VARIANTS` a whole params.yaml.
+
+    The embedded base model has to be taught what others know: the words of a verdict, and what to do when it
+    is asked to fix an answer. Others are asked by the `self_refine.txt` of their prompts.
+
+    Raises:
+        UserError: there is no such prompt.
+    """
+    conversation, model = content["conversation"], content["model"]
+    embedded = model["source"] == "addition"
+    refine = Path(conversation["folder"], "fix.txt" if embedded else "self_refine.txt")
+    if not refine.is_file():
+        raise UserError(
+            f"{refine}: not found; write there what to say in place of {conversation['retry']}: to review "
+            "the answer, and then to refine it."
+        )
+    verdicts = {"verdict_share": 0.5} if embedded else {}
+    return {
+        "base_verifying": content | {"model": model | verdicts},
+        "fix": content | {"conversation": conversation | {"retry": str(refine)}},
+    }
+
+
 def hangs_on(config: Config, name: str) -> dict[str, Any]:
-    """What a trained model hangs on."""
+    """What a method's trained model hangs on, or what a variant's command makes."""
+    if name in VARIANTS:
+        return config.model_dump(mode="json", include=set(VARIANTS[name]))
     found = config.model_dump(mode="json", include=set(READ))
     return found | {"stage": config.stage(name).model_dump(mode="json")}
 
@@ -85,17 +116,20 @@ def main() -> None:
 
     def work() -> None:
         methods, params = read_yaml(METHODS, REMEDY), Path("params.yaml")
-        made = arms(read_yaml(params, REMEDY), methods, str(params))
-        configs = {name: parse_config(one, SETTINGS, str(params)) for name, one in made.items()}
-        counts = {name: attempts(config.stage(name)) for name, config in configs.items()}
+        content = read_yaml(params, REMEDY)
+        made, beside = arms(content, methods, str(params)), variants(content)
+        configs = {name: parse_config(one, SETTINGS, str(params)) for name, one in (made | beside).items()}
+        counts = {name: attempts(configs[name].stage(name)) for name in made}
         print(markdown(["method", "attempts sampled"], [(name, f"{n:,}") for name, n in counts.items()]))
         seconds = sum(counts.values()) * SECONDS_AN_ATTEMPT + len(counts) * SECONDS_A_CELL
         seeds = len(methods["seeds"])
         hours = f"{seeds * seconds / 3600:.1f} hours"
         print(f"\nAbout {hours} for {seeds} seeds of the embedded default on two cores.")
-        for name, content in made.items() if given.write is not None else ():
+        if given.write is None:
+            return
+        for name, one in (made | beside).items():
             with replacing(given.write / f"{name}.yaml") as temporary:
-                temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+                temporary.write_text(yaml.safe_dump(one, sort_keys=False, allow_unicode=True))
             write_json(given.write / f"{name}.json", hangs_on(configs[name], name))
 
     raise SystemExit(exit_code("arms", work))

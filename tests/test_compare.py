@@ -10,14 +10,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.arms import METHODS, arms, hangs_on, trained_methods
+from benchmarks.arms import METHODS, VARIANTS, arms, hangs_on, trained_methods, variants
 from benchmarks.compare import CONTROL, FIGURES, page, read_table, signs, votes_table
 from benchmarks.compare_figures import validation
 from benchmarks.paired import paired, student, with_interval
 from score_core.algorithms import SETTINGS
+from score_core.config.model import AdditionModel
 from score_core.config.parsing import parse_config
 from score_core.errors import UserError
 from tasks.commands.profiles import compose, profiles
+from tasks.runner import pipeline
 from tests.configs import ROOT
 from tests.test_pipeline import Checkout
 
@@ -51,6 +53,25 @@ def test_every_arm_is_valid_on_every_profile() -> None:
     assert {f"{name}_resampled" for name in methods()["resampled"]} <= set(methods()["labels"])
 
 
+@pytest.mark.parametrize("profile", sorted(set(profiles(ROOT / "conf")) - {"sr_r1"}))
+def test_variants_are_those_that_the_model_knows(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    content = yaml.safe_load(compose([f"profile={profile}"], ROOT / "conf"))
+    configs = {name: parse_config(one, SETTINGS, "test") for name, one in variants(content).items()}
+    assert set(configs) == set(VARIANTS)
+    verifying, retry = configs["base_verifying"].model, configs["fix"].conversation.retry
+    if isinstance(verifying, AdditionModel):
+        assert verifying.verdict_share == 0.5 and retry == "prompts/addition/fix.txt"
+    else:
+        assert verifying == parse_config(content, SETTINGS, "test").model
+        assert retry.endswith("/self_refine.txt") and (ROOT / retry).is_file()
+    for name, read in VARIANTS.items():
+        assert set(hangs_on(configs[name], name)) == set(read)
+    elsewhere = content | {"conversation": content["conversation"] | {"folder": "prompts/mine"}}
+    with pytest.raises(UserError, match=r"prompts/mine/\w+.txt: not found; write there what to say in place"):
+        variants(elsewhere)
+
+
 def test_a_changed_value_trains_the_arms_again_whose_settings_hold_it() -> None:
     # Not no_bonus, which sets it to 0.
     assert changed("stage2.alpha=5") == {"stage2", "no_stage1", "offline"}
@@ -79,11 +100,33 @@ def test_the_commands_of_pag_are_those_of_the_others_but_for_its_base_model() ->
         assert {key: ours[key] for key in ours if key not in ("matrix", "cmd", "deps")} == {
             key: others[key] for key in others if key not in ("matrix", "cmd", "deps")
         }
-    assert stages["base_verifying"]["cmd"].endswith("${verdicts}")
     plain = parse_config(
         arms(yaml.safe_load(compose([], ROOT / "conf")), methods(), "test")["pag"], SETTINGS, "test"
     )
     assert plain.stage("pag").verifies
+
+
+def test_data_and_model_of_ones_own_are_compared_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written() -> dict[str, str]:
+        pipeline.main()
+        return {path.name: path.read_text() for path in (tmp_path / "code").iterdir()}
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.jsonl").write_text("{}")
+    watched = {"data": str(tmp_path / "mine"), "model": "score_core/embedded/templates"}
+    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"watched": watched}
+    monkeypatch.setattr(pipeline, "read_yaml", lambda *_: params)
+    monkeypatch.setattr("sys.argv", ["pipeline", str(tmp_path / "code")])
+    before = written()
+    (tmp_path / "mine" / "train.jsonl").write_text("{ }")
+    after = written()
+    assert {name for name in before if before[name] != after[name]} == {"download_data"}
+    stages = yaml.safe_load((ROOT / METHODS.parent / "dvc.yaml").read_text())["stages"]
+    assert "code/download_data" in stages["data"]["deps"]
+    for name in ("base", "base_verifying"):
+        assert "code/prepare_base_model" in stages[name]["deps"]
 
 
 def test_a_row_that_names_nothing_is_refused() -> None:

@@ -2,10 +2,11 @@
 
     python -m tasks.runner.pipeline FOLDER
 
-writes a JSON file for each command of the pipeline, with the SHA-256 of all the code behind it, for the
-pipelines in experiments/ to depend on.
+writes a JSON file for each command of the pipeline, with the SHA-256 of all the code behind it and of what
+params.yaml says is watched, for the pipelines in experiments/ to depend on.
 """
 
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from score_core.errors import UserError
-from score_core.files import digest, tree_digests, write_json
+from score_core.files import digest, read_yaml, tree_digests, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("score_core", "tasks")
@@ -44,6 +45,13 @@ def code_of(command: str) -> list[Path]:
     return [ROOT / path for path in sorted(paths)]
 
 
+def watched_by(command: str) -> list[Path]:
+    """The data or model of the user's own on which the stages of this command depend."""
+    watched: dict[str, str] = read_yaml(ROOT / "params.yaml", "`git checkout` restores it")["watched"]
+    needed = {path for name in stages_of(command) for path in read_pipeline()[name].get("deps", ())}
+    return [ROOT / path for key, path in watched.items() if f"${{watched.{key}}}" in needed]
+
+
 def outputs_of(stage: str, kind: str = "outs") -> list[Path]:
     """The paths that a stage writes, relative, as dvc.yaml gives them; `kind` is outs, metrics or plots."""
     entries = read_pipeline()[stage].get(kind, [])
@@ -63,14 +71,14 @@ def check_model_made(folder: Path, stage: str) -> None:
 
 
 def main() -> None:
-    """Writes the digests of each command's code."""
+    """Writes the digests of what each command reads beside its arguments and settings."""
     folder = Path(sys.argv[1])
     for command in {command_of(stage) for stage in read_pipeline()}:
-        code = {
-            str(path.relative_to(ROOT)): tree_digests(path) if path.is_dir() else digest(path)
-            for path in code_of(command)
+        found = {
+            os.path.relpath(path, ROOT): tree_digests(path) if path.is_dir() else digest(path)
+            for path in code_of(command) + watched_by(command)
         }
-        write_json(folder / command, code)
+        write_json(folder / command, found)
 
 
 if __name__ == "__main__":
