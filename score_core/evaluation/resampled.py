@@ -28,4 +28,4 @@ def resampled(generations: pd.DataFrame) -> pd.DataFrame:
     # Rows are in order, so the next sample's row is the next one, or the problem's first.
     after = [at + 1 if (at + 1) % count else at + 1 - count for at in range(len(table))]
     others = table[firsts].iloc[after].set_axis([f"{name[:-1]}2" for name in firsts], axis=1)
-    return table.assign(**{name: others[name].to_numpy() for name in others})
+    return table.assign(**{name: others[name].to_numpy() for name in others}).loc[generations.index]

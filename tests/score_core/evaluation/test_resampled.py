@@ -6,6 +6,8 @@ import pytest
 from score_core.errors import UserError
 from score_core.evaluation.metrics import summarise
 from score_core.evaluation.resampled import resampled
+from score_core.evaluation.word_overlap import word_overlap
+from score_core.problems import Problem
 
 
 def generations(correct: dict[str, list[bool]]) -> pd.DataFrame:
@@ -36,6 +38,17 @@ def test_its_accuracy_is_the_first_one_s_in_whatever_order_rows_are() -> None:
         metrics = summarise(made)
         assert metrics["accuracy_t1"] == metrics["accuracy_t2"] == 0.5 and metrics["delta"] == 0.0
         assert metrics["delta_i_to_c"] == metrics["delta_c_to_i"] == pytest.approx(1 / 6)
+
+
+def test_rows_stay_where_they_are_beside_their_problems() -> None:
+    table = generations({"b": [True, False], "a": [False, False]})
+    made = resampled(table)
+    assert made["id"].tolist() == table["id"].tolist() == ["b", "b", "a", "a"]
+    assert made["text_t1"].tolist() == table["text_t1"].tolist()
+    assert made["text_t2"].tolist() == ["b2.1", "b1.1", "a2.1", "a1.1"]
+    problems = [Problem(id=name, problem=name, references=(f"{name}2.1",)) for name in "ba"]
+    extracted = word_overlap(made, problems)
+    assert extracted == {"f1_t1": 0.5, "f1_t2": 0.5}
 
 
 def test_one_sample_is_refused() -> None:
