@@ -122,6 +122,15 @@ def test_the_pods_reach_the_server_and_nothing_else_does(capsys: pytest.CaptureF
 # --------------------------------------------------------------------------------------- SkyPilot
 
 
+def test_the_volume_of_skypilot_is_one_that_all_machines_can_mount() -> None:
+    task, volume = (
+        yaml.safe_load((ROOT / "launch" / name).read_text())
+        for name in ("skypilot.yaml", "skypilot_volume.yaml")
+    )
+    assert task["volumes"] == {task["envs"]["CHECKOUT"]: volume["name"]}
+    assert volume["config"]["access_mode"] == "ReadWriteMany"
+
+
 def test_skypilot_takes_the_file() -> None:
     task = yaml.safe_load((ROOT / "launch/skypilot.yaml").read_text())
     schema = schema_of("skypilot")

@@ -91,8 +91,8 @@ def prepare(config: Config) -> Prepared:
 
     Raises:
         UserError: `config.reward` names an unknown extractor or matcher, the source is wrong (see
-            `read_source`), a split is empty, two splits share a problem or an id, or two rows of one
-            problem differ in their gold answers and `data.conflicting_answers` is not drop.
+            `read_source`), a split is empty, two splits share an id or, in data of one's own, a problem, or
+            two rows of one problem differ in their gold answers and `data.conflicting_answers` is not drop.
     """
     verifier = Verifier(config.reward)
     data = config.used_data
@@ -101,7 +101,7 @@ def prepare(config: Config) -> Prepared:
     result = Prepared({}, [], [], [], [], revision)
     drop = not isinstance(data, GeneratedData) and data.conflicting_answers == "drop"
     kept = {name: _keep(verifier, name, split, result, drop) for name, split in sources.items()}
-    if isinstance(data, HubData) and data.test_set is not None:
+    if isinstance(data, ArchiveData | HubData):  # whose rows the user cannot mend
         _leave_to_the_test(kept, result)
     _refuse_shared([row for split in kept.values() for row in split])
 
@@ -235,7 +235,7 @@ def _conflict(pairs: Sequence[tuple[Kept, Kept]]) -> UserError:
 
 
 def _leave_to_the_test(kept: dict[str, list[Kept]], account: Prepared) -> None:
-    """Leaves problems of the test split out of the training split: nobody mends two published sets."""
+    """Leaves problems of the test split out of the training split."""
     tested = {row.hash: row for row in kept["test"]}
     shared = [row for row in kept["train"] if row.hash in tested]
     kept["train"] = [row for row in kept["train"] if row.hash not in tested]
@@ -244,7 +244,7 @@ def _leave_to_the_test(kept: dict[str, list[Kept]], account: Prepared) -> None:
     )
     if shared:
         log.warning(
-            "%d problems left out of training, which data.test_set has, see manifest.json", len(shared)
+            "%d problems left out of training, which the test split has, see manifest.json", len(shared)
         )
 
 

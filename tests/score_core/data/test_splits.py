@@ -111,16 +111,16 @@ def test_a_smoke_run_reads_the_fixture_of_a_hub_data_set(tmp_path):
     assert result.revision is None
 
 
-def test_problems_of_a_test_set_of_its_own_are_not_trained_on(tmp_path, monkeypatch):
-    """Two sets from elsewhere may share problems, and nobody can remove them there."""
+@pytest.mark.parametrize("own", [None, {"path": "own/exam", "name": None, "revision": "main"}])
+def test_problems_of_the_test_split_from_elsewhere_are_not_trained_on(tmp_path, monkeypatch, own):
+    """Published splits may share problems, and nobody can remove them there; one's own have to be right."""
     split = lambda name, rows: Split(  # noqa: E731
         name, [Row(at, None, problem, (answer,)) for at, (problem, answer) in enumerate(rows)]
     )
     shared = [("In both?", "#### 1"), *numbered(40)]
     sets = Source(split("here", shared), split("there", [("only there?", "#### 2"), ("in  BOTH?", "#### 1")]))
     monkeypatch.setattr("score_core.data.splits.read_source", lambda data, by: sets)
-    other = {"path": "own/exam", "name": None, "revision": "main"}
-    result = prepare(config(data={**HUB, "test_set": other, "sizes": {"train": None, "test": None}}))
+    result = prepare(config(data={**HUB, "test_set": own, "sizes": {"train": None, "test": None}}))
     assert {one.problem for one in result.splits["test"]} == {"only there?", "in  BOTH?"}
     trained_on = {one.problem for name in ("train", "validation") for one in result.splits[name]}
     assert trained_on == {problem for problem, _ in shared[1:]}
@@ -128,7 +128,7 @@ def test_problems_of_a_test_set_of_its_own_are_not_trained_on(tmp_path, monkeypa
         ("train", 0, "the same problem as there row 1, which is tested on")
     ]
     with pytest.raises(UserError, match="expected train and test to be disjoint"):
-        prepare(config(data={**HUB, "sizes": {"train": None, "test": None}}))
+        prepared(tmp_path, shared, test=[("in  BOTH?", "#### 1")])
 
 
 def test_duplicates_keep_the_first_usable_row(tmp_path):
