@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, parse_flag_from_env
 from torch import distributed, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
     """What `TrainingArguments` must be told so that the launched strategy takes effect.
 
-    On CPUs `use_cpu` is what makes processes one group under ddp, and what would silently turn every
+    FSDP2 would keep the gradients of all weights on every process from a micro-batch to the next, unless it
+    shares them out after each. On CPUs `use_cpu` is what makes processes one group under ddp, and what would silently turn every
     other strategy into ddp; those need the name of the backend instead.
     """
     settings: dict[str, Any] = {
@@ -37,6 +38,8 @@ def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "ddp_find_unused_parameters": False,
     }
+    if launch.strategy == "fsdp2":
+        settings["accelerator_config"] = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
     if torch.cuda.is_available():
         return settings
     if launch.strategy in ("zero2", "zero3", "fsdp2"):
@@ -105,11 +108,14 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def keep_float32_scores(accelerator: Accelerator) -> None:
-    """Under FSDP2 in mixed precision, lets float32 numbers into the model and out of it as they are.
+def keep_float32(accelerator: Accelerator) -> None:
+    """Has what mixed precision would round to bf16 on the way stay float32.
 
-    accelerate would have them rounded to bf16 on the way: log-probabilities, and the reference's.
+    Under FSDP2 these are log-probabilities, the reference's too, and the mean over processes of gradients.
+    Under ZeRO it is the sum over micro-batches, in which bf16 loses whatever is 256 times smaller.
     """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        accelerator.state.deepspeed_plugin.deepspeed_config["data_types"] = {"grad_accum_dtype": "fp32"}
     plugin = accelerator.state.fsdp_plugin if accelerator.is_fsdp2 else None
     if plugin is not None and plugin.mixed_precision_policy is not None:
         plugin.mixed_precision_policy = replace(
@@ -201,9 +207,10 @@ def is_finite(model: nn.Module) -> bool:
 def most_calls(calls: int, device: torch.device) -> int:
     """How often a module with split weights is to be called: as often as the process that needs it most.
 
-    Under ZeRO-3 each call is a collective operation, so all processes must make equally many.
+    Under ZeRO-3 and FSDP2 each call is a collective operation, so all processes must make equally many.
     """
-    if not is_deepspeed_zero3_enabled() or world() == 1:
+    split = is_deepspeed_zero3_enabled() or parse_flag_from_env("ACCELERATE_USE_FSDP")
+    if not split or world() == 1:
         return calls
     most = torch.tensor(calls, device=device)
     distributed.all_reduce(most, op=distributed.ReduceOp.MAX)

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from score_core.config.runtime import Launch, Runtime
 from score_core.distributed import rank, world
 from score_core.errors import Stopped
 from score_core.problems import read_problems
-from score_core.rl import logprobs, policy
+from score_core.rl import batches, logprobs, policy
+from score_core.rl.batches import token_balanced
 from score_core.rl.trainer import PolicyTrainer
 from tasks.runner.exits import leave
 from tests.small_run import (
@@ -44,6 +45,8 @@ KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "al
 ROUNDED: dict[str, dict[str, Any] | None] = {"bf16": None, "lora-bf16": KINDS["lora"]}
 # A few steps sampled by a server.
 SERVED: dict[str, dict[str, Any] | None] = {"served": None, "lora-served": KINDS["lora"]}
+# A few steps whose prompts are shared, in micro-batches that hold several dialogues of one or, elsewhere, do not.
+SHARED: dict[str, dict[str, Any] | None] = {"shared": None}
 # Those of `KINDS` in another folder, where the last process is told to stop in the third step.
 STOPPED = "stopped"
 # Every other method, for two steps: its section of params.yaml, and what it has there.
@@ -71,8 +74,8 @@ def train(run: Path, work: Path, launch: Launch, kinds: Sequence[str]) -> None:
     """Trains each kind, in several micro-batches and chunks, and evaluates if the first is among them."""
     logging.basicConfig(level="INFO")
     logprobs.CHUNK = 2**9  # about 30 tokens: micro-batches differ in the chunks that they need
-    runtime = in_micro_batches(8).model_copy(update={"launch": launch})
     for kind in kinds:
+        runtime = in_micro_batches(2 if kind in SHARED else 8).model_copy(update={"launch": launch})
         if kind == STOPPED:
             stop(run, work / STOPPED, runtime)
             continue
@@ -81,9 +84,12 @@ def train(run: Path, work: Path, launch: Launch, kinds: Sequence[str]) -> None:
         if kind in ROUNDED:
             target = replace(target, start=run / "untied", reference=run / "untied")
             config = small_config(stage2=STAGE | {"steps": 2}, lora=ROUNDED[kind], model=HALF)
+        if kind in SHARED:
+            config = small_config(stage2=STAGE | {"steps": 2, "share_prompts": True})
         if kind in SERVED:
             config = small_config(stage2=STAGE | {"steps": 2, "sampling": "any"}, lora=SERVED[kind])
-        train_stage("stage2", config, runtime, target)
+        with uneven() if kind in SHARED else nullcontext():
+            train_stage("stage2", config, runtime, target)
     if "full" in kinds and launch.strategy in ("single", "ddp"):
         config = small_config(evaluation={"batch_size": 16})
         table = evaluate(work / "full", read_problems(run / "data", "test"), config, runtime)
@@ -139,6 +145,20 @@ def count_split_layers() -> None:
         return prepared
 
     policy.prepare_frozen = counted
+
+
+@contextmanager
+def uneven() -> Iterator[None]:
+    """Has the last process take its dialogues one by one, and then all that are left."""
+
+    def sizes(lengths: Sequence[int], count: int) -> list[int]:
+        if rank() < world() - 1:
+            return token_balanced(lengths, count)
+        return [1] * (count - 1) + [len(lengths) - count + 1]
+
+    batches.token_balanced = sizes
+    yield
+    batches.token_balanced = token_balanced
 
 
 @contextmanager

@@ -37,12 +37,14 @@ class SharedPrompts:
     sampled_NS: Tensor
 
     @classmethod
-    def of(cls, trajectories: Trajectories) -> "SharedPrompts | None":
-        """Takes dialogues apart; None where no two have the same prompt."""
+    def of(cls, trajectories: Trajectories) -> "SharedPrompts":
+        """Takes dialogues apart.
+
+        Also where no two have the same prompt: a process that then read them whole would call the decoder once
+        where others do twice, and under ZeRO-3 and FSDP2 each call is a collective operation.
+        """
         prompts = [tuple(pieces[0][0]) for pieces in trajectories.segments]
         index = {prompt: at for at, prompt in enumerate(dict.fromkeys(prompts))}
-        if len(index) == len(prompts):
-            return None
         ids_NL, mask_NL = trajectories.input_ids_NL, trajectories.attention_mask_NL
         device, width = ids_NL.device, max(map(len, index))
         rows = [[0] * (width - len(prompt)) + [*prompt] for prompt in index]

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from score_core.checkpointing.resumable_trainer import ResumableTrainer
 from score_core.config.schema import Evaluation
-from score_core.distributed import full_state_dict, gather_weights, keep_float32_scores
+from score_core.distributed import full_state_dict, gather_weights, keep_float32
 from score_core.evaluation.evaluate import attempt_all
 from score_core.evaluation.metrics import summarise
 from score_core.files import replacing
@@ -84,7 +84,8 @@ class PolicyTrainer(ResumableTrainer):
         self.schedule = PromptSchedule(stage.parts, positions, stage.seed, stage.name)
         self.stopwatch = stopwatch
         # Checkpointed layers take no cache, in which a prompt's keys and values are kept.
-        self.share_prompts = self.settings.share_prompts and not args.activation_checkpointing
+        several = self.settings.samples_per_prompt > 1
+        self.share_prompts = self.settings.share_prompts and several and not args.activation_checkpointing
         self.sampler = StepSampler(stage, self.schedule, stopwatch)
         switch_off_dropout(model)
         for network in (model, reference):
@@ -101,7 +102,7 @@ class PolicyTrainer(ResumableTrainer):
             **kwargs,
         )
         config.use_cache = use_cache  # the Trainer has switched it off, and it would be published so
-        keep_float32_scores(self.accelerator)
+        keep_float32(self.accelerator)
         self.reference = Reference(self, reference)
         self.start = Reference(self, start) if self.algorithm.samples_start else None
 
@@ -205,7 +206,8 @@ class PolicyTrainer(ResumableTrainer):
             group_N=gather(positions.repeat_interleave(self.settings.samples_per_prompt)),
             rewards_NT=rewards_NT,
             correct_NT=gather(rollout.correct_NT),
-            changed_NT=gather(rollout.changed_NT),
+            # Of one attempt it has no columns, which NCCL's gathering cannot reshape.
+            changed_NT=gather(rollout.changed_NT) if rollout.changed_NT.shape[1] else sampled_NT[:, 1:],
             lengths_NT=gather(rollout.trajectories.lengths_NT),
             sampled_NT=sampled_NT,
             logp_NT=gather(rollout.trajectories.logp_NT),

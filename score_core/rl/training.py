@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import (
     PreTrainedModel,
@@ -122,6 +123,8 @@ def train(
         warned += [{"phase": number, **one} for one in summary.pop("warnings")]
         reference = target.output if phase.moves_reference else folders.reference
         there = replace(there, start=target.output, reference=reference)
+        # Trainer and callbacks are a cycle, which would hold its models and optimiser beside the next phase's.
+        clear_device_cache(garbage_collection=True)
     added = algorithm.assess(summary)
     if rank() == 0:
         # The key is there where something was told, as `took_off` is only where it was looked at.

@@ -17,7 +17,7 @@ from score_core.rl import logprobs
 from tasks.runner.launch import command
 from tasks.runner.processes import end_with_parent
 from tests.configs import runtime
-from tests.rank import KINDS, METHODS, ROUNDED, SERVED, STOPPED, train, train_methods
+from tests.rank import KINDS, METHODS, ROUNDED, SERVED, SHARED, STOPPED, train, train_methods
 from tests.small_run import small_config
 from tests.stand_in import StandIn
 
@@ -46,7 +46,7 @@ def alone(small_run: Path, server: StandIn, tmp_path_factory: pytest.TempPathFac
     launch = runtime(launch={"strategy": "single", "sampler": server.address}).launch
     with pytest.MonkeyPatch.context() as restored:
         restored.setattr(logprobs, "CHUNK", logprobs.CHUNK)  # which training sets
-        train(small_run, work, launch, [*KINDS, *ROUNDED, *SERVED])
+        train(small_run, work, launch, [*KINDS, *ROUNDED, *SHARED, *SERVED])
     return work
 
 
@@ -85,7 +85,7 @@ def together(
 def test_two_processes_do_what_one_does(
     small_run: Path, alone: Path, server: StandIn, tmp_path: Path, strategy: str
 ) -> None:
-    kinds = [*KINDS, *ROUNDED, *SERVED]
+    kinds = [*KINDS, *ROUNDED, *SHARED, *SERVED]
     said = together(small_run, tmp_path, strategy, *kinds, STOPPED, SAMPLER=server.address)
     assert said.count(f"running as {strategy}: {STRATEGIES[strategy]}, 2 processes") >= 2 * len(kinds)
     layers = small_config().model.layers if strategy == "fsdp2" else 0
@@ -94,7 +94,7 @@ def test_two_processes_do_what_one_does(
         one, two = (pd.read_parquet(work / "table.parquet") for work in (alone, tmp_path))
         # Batches are whole ones, so texts are equal even where two tokens are nearly as likely.
         pd.testing.assert_frame_equal(two, one)
-    compare(tmp_path, alone, [*KINDS, *SERVED])
+    compare(tmp_path, alone, [*KINDS, *SHARED, *SERVED])
     compare_rounded(tmp_path, alone, small_run / "untied")
     for kind in SERVED:
         assert json.loads((tmp_path / "metrics" / f"{kind}.json").read_text())["engine"] == "vllm"

@@ -110,6 +110,18 @@ def test_shared_prompts_change_neither_scores_nor_gradients(make_model, family, 
         torch.testing.assert_close(gradients[1][name], plain, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_rows_without_a_neighbour_of_their_prompt_take_as_many_calls(make_model):
+    """Processes whose micro-batches differ in that would wait for each other under ZeRO-3 and FSDP2."""
+    model = make_model("qwen2", tied=True)
+    add_token_scoring(model)
+    for rows in ([0], [0, 5], [0, 1], [*range(10)]):
+        trajectories = in_groups().select(rows)
+        seen = count_tokens(model)
+        found = score(model, trajectories, 0.6, share_prompts=True).logp_P
+        assert len(seen) == 2, rows
+        torch.testing.assert_close(found, score(model, trajectories, 0.6).logp_P, rtol=1e-4, atol=1e-5)
+
+
 def count_tokens(model) -> list[int]:
     """How many tokens, padding included, each forward of the layers reads from now on."""
     seen: list[int] = []
