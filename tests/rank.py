@@ -147,6 +147,24 @@ def count_split_layers() -> None:
     policy.prepare_frozen = counted
 
 
+def tell_gradients() -> None:
+    """Has each process say, before each micro-batch, how its strategy holds the gradients of those before."""
+    compute_loss = PolicyTrainer.compute_loss
+
+    def told(trainer: PolicyTrainer, *given: Any, **named: Any) -> torch.Tensor:
+        engine = getattr(trainer.accelerator, "deepspeed_engine_wrapped", None)
+        if engine is not None:
+            logging.info("gradients are summed in %s", engine.engine.optimizer.gradient_accumulation_dtype)
+        if trainer.accelerator.is_fsdp2:
+            parts = [part for part in trainer.model_wrapped.modules() if isinstance(part, FSDPModule)]
+            groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
+            whole = [one.unsharded_accumulated_grad for group in groups for one in group.fsdp_params]
+            logging.info("of %d gradients whole: %d", len(whole), sum(one is not None for one in whole))
+        return compute_loss(trainer, *given, **named)
+
+    PolicyTrainer.compute_loss = told  # type: ignore
+
+
 @contextmanager
 def uneven() -> Iterator[None]:
     """Has the last process take its dialogues one by one, and then all that are left."""
@@ -181,6 +199,7 @@ def spoiled_step(spoil: Callable[[torch.Tensor], torch.Tensor | None], step: int
 if __name__ == "__main__":
     pretend()
     count_split_layers()
+    tell_gradients()
     processes = int(os.environ["WORLD_SIZE"])
     strategy: Any = os.environ["STRATEGY"]
     machines = processes // int(os.environ["LOCAL_WORLD_SIZE"])

@@ -90,6 +90,12 @@ def test_two_processes_do_what_one_does(
     assert said.count(f"running as {strategy}: {STRATEGIES[strategy]}, 2 processes") >= 2 * len(kinds)
     layers = small_config().model.layers if strategy == "fsdp2" else 0
     assert {*re.findall(r"a reference of which (\d+) layers are split", said)} == {str(layers)}
+    assert {*re.findall(r"gradients are summed in (\S+)", said)} == (
+        {"torch.float32"} if strategy.startswith("zero") else set()
+    )
+    assert {*re.findall(r"of [1-9]\d* gradients whole: (\d+)", said)} == (
+        {"0"} if strategy == "fsdp2" else set()
+    )
     if strategy == "ddp":
         one, two = (pd.read_parquet(work / "table.parquet") for work in (alone, tmp_path))
         # Batches are whole ones, so texts are equal even where two tokens are nearly as likely.
