@@ -45,7 +45,7 @@ KINDS: dict[str, dict[str, Any] | None] = {"full": None, "lora": {"rank": 4, "al
 ROUNDED: dict[str, dict[str, Any] | None] = {"bf16": None, "lora-bf16": KINDS["lora"]}
 # A few steps sampled by a server.
 SERVED: dict[str, dict[str, Any] | None] = {"served": None, "lora-served": KINDS["lora"]}
-# A few steps whose prompts are shared, in micro-batches that hold several dialogues of one or, elsewhere, do not.
+# A few steps whose prompts are shared, in micro-batches that hold several dialogues of one, or do not.
 SHARED: dict[str, dict[str, Any] | None] = {"shared": None}
 # Those of `KINDS` in another folder, where the last process is told to stop in the third step.
 STOPPED = "stopped"
@@ -158,8 +158,10 @@ def tell_gradients() -> None:
         if trainer.accelerator.is_fsdp2:
             parts = [part for part in trainer.model_wrapped.modules() if isinstance(part, FSDPModule)]
             groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
-            whole = [one.unsharded_accumulated_grad for group in groups for one in group.fsdp_params]
-            logging.info("of %d gradients whole: %d", len(whole), sum(one is not None for one in whole))
+            held = [one for group in groups for one in group.fsdp_params]
+            whole = [one.unsharded_accumulated_grad is not None or one._unsharded_param.grad is not None
+                     for one in held if hasattr(one, "_unsharded_param")]  # fmt: skip
+            logging.info("of %d gradients whole: %d", len(held), sum(whole))
         return compute_loss(trainer, *given, **named)
 
     PolicyTrainer.compute_loss = told  # type: ignore
