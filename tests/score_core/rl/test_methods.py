@@ -151,6 +151,13 @@ def test_a_step_of_pairs_has_no_gap_to_watch(small_run: Path, tmp_path: Path, lo
     assert trainer.figures.values["gap_mean"] == 0.0
 
 
+def test_of_one_attempt_nothing_is_gathered_that_nccl_cannot_reshape(small_run: Path, tmp_path: Path) -> None:
+    """As accelerate gathers from several GPUs: a tensor's rows are made again of what came in a row."""
+    trainer = make_trainer(small_run, tmp_path, small_config(), "single_turn", disturbed=0.03)
+    trainer.accelerator.gather = lambda found: found.flatten().view(-1, *found.shape[1:])
+    assert first_step(trainer)[0]["batch"].advantage_NT.shape[1] == 1
+
+
 @pytest.mark.parametrize("baseline", ["leave_one_out", "group_standardised"])
 def test_single_turn_rl_is_reinforce_on_the_first_attempt(
     small_run: Path, tmp_path: Path, baseline: str

@@ -1,5 +1,6 @@
 """Whole stages, from folder to folder, on two-digit sums."""
 
+import gc
 import json
 import logging
 import re
@@ -7,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import pandas as pd
 import pytest
@@ -19,7 +21,9 @@ from score_core.errors import UserError
 from score_core.files import replacing
 from score_core.models.folders import load_tokenizer
 from score_core.problems import Problem, read_problems, write_problems
+from score_core.rl import training
 from score_core.rl.arguments import micro_batches
+from score_core.rl.trainer import PolicyTrainer
 from score_core.rl.training import Best
 from score_core.rollout.conversation import Conversation
 from tests.small_run import (
@@ -195,6 +199,33 @@ def test_three_attempts(small_run: Path, tmp_path: Path, lora: dict[str, int] | 
     assert {"accuracy_t3", "delta_t3"} <= set(validation)
     table = evaluate(tmp_path / "stage2", read_problems(small_run / "data", "test")[:8], config, RUNTIME)
     assert "correct_t3" in table
+
+
+def test_nothing_of_a_phase_is_held_when_the_next_one_loads_its_models(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers: list[ReferenceType[PolicyTrainer]] = []
+    alive: list[int] = []
+    make, load = PolicyTrainer.__init__, training.load_policy
+
+    def made(self: PolicyTrainer, *given: Any, **named: Any) -> None:
+        make(self, *given, **named)
+        trainers.append(ref(self))
+
+    def loaded(*given: Any) -> Any:
+        alive.append(sum(one() is not None for one in trainers))
+        return load(*given)
+
+    monkeypatch.setattr(PolicyTrainer, "__init__", made)
+    monkeypatch.setattr(training, "load_policy", loaded)
+    gc.collect()
+    gc.disable()  # which of itself may come in time, or not
+    try:
+        target = folders(small_run, tmp_path, "stasc")
+        train_stage("stasc", small_config(stasc={"iterations": 3, "steps": 1}), RUNTIME, target)
+    finally:
+        gc.enable()
+    assert len(trainers) == 3 and alive == [0, 0, 0]
 
 
 def test_select_keeps_the_best_validation(small_run: Path, tmp_path: Path) -> None:
