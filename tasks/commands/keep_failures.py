@@ -26,6 +26,7 @@ from score_core.errors import UserError, refusing
 from score_core.files import parse_yaml, replacing, write_json
 from score_core.problems import Problem, content_hash
 from tasks.commands.profiles import check_known, compose
+from tasks.runner.command_line import in_one_process
 from tasks.runner.exits import exit_code, parser_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def run(given: argparse.Namespace) -> None:
     from score_core.evaluation.evaluate import Evaluator
     from tasks import prepare_base_model
 
-    runtime = load_runtime(Path("runtime.yaml"))
+    runtime = in_one_process(load_runtime(Path("runtime.yaml")))
     with tempfile.TemporaryDirectory() as work:
         base = Path(work) / "base"
         prepare_base_model.run(argparse.Namespace(output=base), config, runtime)

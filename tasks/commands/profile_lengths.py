@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from score_core.errors import UserError
 from score_core.problems import SPLITS, read_problems
-from tasks.runner.command_line import add_configuration, read_configuration
+from tasks.runner.command_line import add_configuration, in_one_process, read_configuration
 from tasks.runner.exits import exit_code, parser_of
 from tasks.runner.pipeline import outputs_of
 
@@ -95,7 +95,7 @@ def run(given: argparse.Namespace) -> None:
     splits = {split: read_problems(given.data, split) for split in SPLITS}
     from score_core.evaluation.evaluate import Evaluator
 
-    evaluator = Evaluator(given.model, config, runtime, given.base)
+    evaluator = Evaluator(given.model, config, in_one_process(runtime), given.base)
     everything = [problem for split in splits.values() for problem in split]
     prompts = [len(evaluator.conversation.prompt(problem)) for problem in everything]
     longest = everything[prompts.index(max(prompts))]
