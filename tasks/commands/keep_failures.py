@@ -32,6 +32,17 @@ from tasks.runner.exits import exit_code, parser_of
 if TYPE_CHECKING:
     from score_core.evaluation.evaluate import Evaluator
 
+# What hub data have and local ones do not would be unknown keys.
+ADVICE = """To use them, in the profile these lines, and data without name, revision, test_set and fixture:
+data:
+  source: local
+  path: {path}
+  columns: {{id: null, problem: question, answer: answer}}
+  train_split: train
+  test_split: test
+watched:
+  data: {path}"""
+
 
 def failures(evaluator: "Evaluator", pool: Iterator[Problem], wanted: int) -> tuple[list[Problem], int]:
     """The first `wanted` problems of a pool whose first attempt is wrong, and how many it took to find them.
@@ -97,9 +108,7 @@ def run(given: argparse.Namespace) -> None:
         write_json(folder / "manifest.json", {**source, "answered": answered, "wrong": len(kept)})
     print(
         f"{len(kept)} of {answered} answers were wrong ({len(kept) / answered:.0%}); {given.output} holds "
-        f"{given.train} problems to train and {given.test} to test on.\nTo use them, in the profile: "
-        f"data.source: local and data.path: {given.output}, without name, revision and fixture; and "
-        f"watched.data: {given.output}."
+        f"{given.train} problems to train and {given.test} to test on.\n" + ADVICE.format(path=given.output)
     )
 
 
