@@ -158,7 +158,7 @@ class Config(Section):
 
     @property
     def used_model(self) -> Model:
-        """The model that this run starts from: `model`, or what a smoke run builds instead."""
+        """The model that this run starts from: `model`, or what a smoke run builds; a local one stays."""
         if self.smoke and isinstance(self.model, HubModel | AdditionModel):
             return self.model.smoke()
         return self.model
