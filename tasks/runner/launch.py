@@ -64,6 +64,7 @@ def launch(
     """
     sampling: Evaluation | Training = config.evaluation if section is None else config.stage(section)
     engine = engine_name(runtime, sampling.sampling, section or "evaluation")
+    unused = runtime.engine == "auto" and runtime.launch.sampler is not None and engine != "vllm"
     runtime = runtime.model_copy(update={"engine": engine})
     if engine == "vllm" and config.quantize:
         raise UserError(
@@ -78,6 +79,16 @@ def launch(
         if shutil.which(line[0]) is None:
             raise UserError(f"runtime.yaml: launch.through: no command {line[0]} here; mend it, or use null.")
         sys.exit(_supervise(line, {f"{LAUNCH_PREFIX}THROUGH": "null"}, None))
+    if unused:
+        log.log(
+            # Models may be evaluated by the built-in engine, whatever samples in training.
+            logging.INFO if section is None else logging.WARNING,
+            "launch.sampler: %s is not used: params.yaml: %s.sampling: %s takes the built-in engine; set any "
+            "there, or launch.sampler: null",
+            runtime.launch.sampler,
+            section or "evaluation",
+            sampling.sampling,
+        )
     settings = resolve(runtime.launch)
     if section is None:
         strategy = "ddp" if settings.world_size > 1 else "single"
