@@ -34,7 +34,7 @@ endif
 	@python -m tasks.commands.summary
 
 .PHONY: smoke
-smoke: $(READY) ## Any profile at toy size in a checkout of its own: profile=NAME, or all
+smoke: $(READY) ## Any profile at toy size (a local model as it is) in a checkout of its own: profile=NAME, or all
 ifeq ($(profile),all)
 	@for name in $(basename $(notdir $(wildcard conf/profile/*.yaml))); do \
 	    echo "== $$name"; $(MAKE) --no-print-directory smoke "profile=$$name" || exit; \

@@ -109,7 +109,7 @@ def carry_out(run: Run, work: Path) -> dict[str, Any]:
     """Trains it, where that is not done yet; returns its row."""
     torch.set_num_threads(1)
     metrics, config = work / "curves" / run.name, configuration(run)
-    if not metrics.with_suffix(".json").exists():
+    if not Path(f"{metrics}.json").exists():
         metrics.parent.mkdir(parents=True, exist_ok=True)
         prepared = prepare(config, work / f"{run.seed}-leak-{run.leak}")
         folders = Folders(
@@ -127,7 +127,7 @@ def carry_out(run: Run, work: Path) -> dict[str, Any]:
 
 def row(run: Run, metrics: Path) -> dict[str, Any]:
     """What became of it."""
-    summary = read_json(metrics.with_suffix(".json"), made_by="this benchmark")
+    summary = read_json(Path(f"{metrics}.json"), made_by="this benchmark")
     curve = pd.read_csv(f"{metrics}_curve.csv")
     last = curve.tail(10)
     monitor = CollapseMonitor(run.name, samples_start=False)  # as it is now, also on runs from before

@@ -4,9 +4,12 @@ import codecs
 import re
 import time
 from collections.abc import Callable, Mapping
+from urllib.parse import unquote
 
-SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS|AUTH_STRING|WEBHOOK|_URL)$", re.I)
-URL_WITH_SECRET = re.compile(r"://[^/\s]*@|hook", re.I)
+SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS|AUTH_STRING|WEBHOOK|_PAT)$", re.I)
+# A token may stand where a user does, and a webhook's address is its own password.
+SECRET_URL = re.compile(r"://[^/\s]*@|hook", re.I)
+PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s]+)@")  # in an address
 SHORTEST = 6  # characters; a shorter value is a switch or a number, and would be masked all over the text
 MASK = "********"
 TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -15,16 +18,18 @@ TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 def secrets(environment: Mapping[str, str]) -> list[str]:
     """Values of variables whose names say that they are secret, the longest first.
 
-    An address is one if it holds a password or is a webhook's.
+    An address with a password is one whatever its variable is called, and so is the password alone: programs
+    take it out of the address. One that is called `_URL` is one also with a user alone, or of a webhook.
     """
     found: set[str] = set()
     for name, value in environment.items():
-        if not SECRET_NAME.search(name) or (
-            name.upper().endswith("_URL") and not URL_WITH_SECRET.search(f"{value} {name}")
-        ):
-            continue
-        # A key may span lines, and is printed one at a time.
-        found |= {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST}
+        passwords = PASSWORD.findall(value)
+        is_url = name.upper().endswith("_URL")
+        if passwords or SECRET_NAME.search(name) or (is_url and SECRET_URL.search(f"{value} {name}")):
+            texts = (value, *passwords, *map(unquote, passwords))
+            # A key may span lines, and is printed one at a time.
+            lines = (line.strip() for text in texts for line in text.splitlines())
+            found |= {line for line in lines if len(line) >= SHORTEST}
     return sorted(found, key=len, reverse=True)
 
 

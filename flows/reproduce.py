@@ -98,7 +98,7 @@ def reproduce(
         final = results.read_metrics(results.FINAL, wanted)
         if final is None:
             return Completed(message=summary)
-        show_metrics(name, final, results.read_metrics(results.BASE, known), accepted)
+        show_metrics(name, final, results.read_metrics(results.BASE, wanted), accepted)
         results.save_last(name, final)
         return quality_gate(name, summary, final, accepted, max_drop)
 

@@ -3,18 +3,22 @@
     python -m tasks.check
 
 DVC removes a stage's outputs before it starts it. So a mistake in params.yaml or runtime.yaml is to be found
-before any other stage runs, and a setting that names what the pipeline makes would find nothing there.
+before any other stage runs, and a setting that names what the pipeline makes would find nothing there. What
+takes a model, a network or the contents of a file to find is left to the stage that reads it.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 from score_core.config.code_data import CodeData
 from score_core.config.data import ArchiveData, LocalData
 from score_core.config.model import LocalModel
-from score_core.config.runtime import Runtime
+from score_core.config.runtime import Launch, Runtime
 from score_core.config.schema import Config
 from score_core.errors import UserError
+from score_core.rewards.grader import Grader
+from tasks.runner.launch import check_engine, check_kernels, launch_of
 from tasks.runner.pipeline import all_outputs, read_pipeline, stages_of
 
 
@@ -23,10 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
-    """Checks of the parameters, which have been read by now, what only dvc.yaml and the disk can tell."""
-    for stage in stages_of("train"):
-        words = read_pipeline()[stage]["cmd"].split()
-        config.stage(words[words.index("--name") + 1])
+    """Checks of the settings, which have been read by now, what it takes more than their file to tell."""
+    Grader(config.reward)  # finds extractor, matcher and terms by their names
+    check_kernels(config, runtime)
+    for section in (*_trained(), None):
+        check_engine(config, runtime, section)
+        # Where other machines run it this one's GPUs say nothing; and counting them takes torch, and seconds.
+        if runtime.launch.through is None and (config.quantize or not _is_single(runtime.launch)):
+            launch_of(config, runtime.launch, section)
     for key, path in _inputs(config).items():
         for made, stage in all_outputs().items():
             if path.resolve().is_relative_to(made.resolve()):
@@ -36,6 +44,19 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
                 )
         if not path.exists():
             raise UserError(f"{key}: {path} not found; name a file or a folder that is there.")
+
+
+def _trained() -> list[str]:
+    """The sections of params.yaml that the pipeline trains by."""
+    lines = [read_pipeline()[stage]["cmd"].split() for stage in stages_of("train")]
+    return [words[words.index("--name") + 1] for words in lines]
+
+
+def _is_single(launch: Launch) -> bool:
+    """Whether one process is all that can come of the settings; without a driver there is no GPU to count."""
+    one = launch.processes in (None, 1) and launch.machines == 1
+    by_itself = launch.strategy == "auto" and one and shutil.which("nvidia-smi") is None
+    return launch.strategy == "single" or by_itself
 
 
 def _inputs(config: Config) -> dict[str, Path]:

@@ -51,7 +51,7 @@ def run(given: argparse.Namespace, config: Config, runtime: Runtime) -> None:
     )
     run = train(config, runtime, folders, given.name, algorithm, code_of("train"))
     if is_first():
-        note_finished(run, given.metrics.with_suffix(".jsonl"))
+        note_finished(run, Path(f"{given.metrics}.jsonl"))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def content(**sections: Any) -> dict[str, Any]:
         "profile": "test",
         "seed": 5,
         "conversation": {
-            "folder": None,
+            "folder": ".",
             "first": "prompts/tagged/first.txt",
             "retry": "prompts/tagged/retry.txt",
             "max_prompt_tokens": 1024,

@@ -160,7 +160,7 @@ def make_conversation(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Cal
                 (tmp_path / name).write_text(text)
         paths = {name: str(tmp_path / name) for name, text in files.items() if text is not None}
         plain = {
-            "folder": None,
+            "folder": str(tmp_path),
             "system": None,
             "few_shot": None,
             "verify": None,

@@ -62,7 +62,6 @@ def small_config(**sections: Any) -> Config:
             "steps": 500,
         },
         "conversation": {
-            "folder": None,
             "first": "prompts/addition/first.txt",
             "retry": "prompts/addition/retry.txt",
             "verify": "prompts/addition/verify.txt",

@@ -218,7 +218,7 @@ def test_the_algorithm_trains_by_the_pages_command_and_the_engine_evaluates(tree
 
     run(tree, *evaluation[1:], "--runtime", "plain.yaml", "--set", "evaluation.sampling=any")
     found = pd.read_parquet(tree / "generations/rft.parquet")
-    settings = small_config(conversation={"retry": str(tree / "prompts/addition/retry.txt")})
+    settings = small_config(conversation={"retry": "prompts/addition/fix.txt"})  # FIX
     expected = evaluate(tree / "models/rft", read_problems(tree / "data/prepared", "test"), settings)
     pd.testing.assert_frame_equal(found, expected)
     manifest = json.loads((tree / ".runs/evaluate_rft/manifest.json").read_text())

@@ -24,7 +24,7 @@ Tokens = Annotated[int, Field(ge=1, le=2**24)]
 class Conversation(Section):
     """What is said in a dialogue; the same in training and in evaluation."""
 
-    folder: str | None  # holds the files below; the pipeline watches it for changes
+    folder: str  # holds the files below; the pipeline watches it for changes
     system: str | None  # a file, or null for none
     first: str  # a file with {problem}, the first turn
     retry: str  # a file, the instruction before every later attempt; never says who was right
@@ -37,6 +37,16 @@ class Conversation(Section):
     max_prompt_tokens: Tokens  # of [x]; longer ones are refused before a model is loaded
     max_new_tokens: Tokens  # of one attempt
     max_context_tokens: Tokens | None  # of a whole dialogue; null: the model's own limit
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _folder_is_named(cls, folder: object) -> object:
+        # Of null DVC says "unexpected error" alone.
+        if folder is None:
+            raise ValueError(
+                "expected the folder that holds the prompt files, which DVC watches for changes; name it"
+            )
+        return folder
 
     @field_validator("template_options")
     @classmethod
@@ -51,7 +61,7 @@ class Conversation(Section):
     def _files_are_watched(self) -> "Conversation":
         for key in ("system", "first", "retry", "verify", "revise", "few_shot"):
             file = getattr(self, key)
-            if self.folder is not None and file is not None and Path(self.folder) not in Path(file).parents:
+            if file is not None and Path(self.folder) not in Path(file).parents:
                 raise ValueError(
                     f"{key}: {file} is not in folder: {self.folder}, the one place that is watched for "
                     "changes; move the file there or point folder at it"
@@ -148,7 +158,7 @@ class Config(Section):
 
     @property
     def used_model(self) -> Model:
-        """The model that this run starts from: `model`, or what a smoke run builds instead."""
+        """The model that this run starts from: `model`, or what a smoke run builds; a local one stays."""
         if self.smoke and isinstance(self.model, HubModel | AdditionModel):
             return self.model.smoke()
         return self.model
@@ -204,13 +214,13 @@ class Config(Section):
                         f"watched.data: {watched} does not hold data.{key}: {path}, whose changes would go "
                         "unnoticed; set watched.data to a folder that holds all local sets"
                     )
-        if (folder := self.conversation.folder) is not None:
-            for key, path in self.reward.read.items():
-                if key.endswith(".prompt") and Path(folder) not in path.parents:
-                    raise ValueError(
-                        f"{key}: {path} is not in conversation.folder: {folder}, and its changes would go "
-                        "unnoticed; copy it there"
-                    )
+        folder = self.conversation.folder
+        for key, path in self.reward.read.items():
+            if key.endswith(".prompt") and Path(folder) not in path.parents:
+                raise ValueError(
+                    f"{key}: {path} is not in conversation.folder: {folder}, and its changes would go "
+                    "unnoticed; copy it there"
+                )
         for name, stage in self.stages.items():
             if self.reward.self_judge is not None and stage.samples_per_prompt == 1:
                 raise ValueError(

@@ -44,10 +44,10 @@ class Recorder(TrainerCallback):
 
     def publish(self, stem: Path) -> None:
         """Writes `<stem>.jsonl`, `<stem>_curve.csv` and `<stem>_validation.csv`."""
-        with replacing(stem.with_suffix(".jsonl")) as temporary:
+        with replacing(Path(f"{stem}.jsonl")) as temporary:
             temporary.write_text(self.path.read_text())
         for kind, name in ((STEP, "curve"), (VALIDATION, "validation")):
-            with replacing(stem.with_name(f"{stem.name}_{name}.csv")) as temporary:
+            with replacing(Path(f"{stem}_{name}.csv")) as temporary:
                 self.rows(kind).to_csv(temporary, index=False)
 
 

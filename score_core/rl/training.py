@@ -59,7 +59,8 @@ class Folders:
         reference: pi_ref; adapters sit on it.
         data: the prepared splits.
         output: the trained model, a transformers or an adapter folder.
-        metrics: stem of the stage's metric files, e.g. `metrics/train_stage1`.
+        metrics: stem of the stage's metric files, e.g. `metrics/train_stage1`; their names begin with the
+            whole of it, dots included.
         work: scratch of the running stage: its log, and its runs' checkpoints by fingerprint.
     """
 
@@ -129,7 +130,7 @@ def train(
     if rank() == 0:
         # The key is there where something was told, as `took_off` is only where it was looked at.
         told = {"warnings": warned} if warned else {}
-        write_json(folders.metrics.with_suffix(".json"), {**summary, **added, **told})
+        write_json(Path(f"{folders.metrics}.json"), {**summary, **added, **told})
         checkpoints.finish()
     return run
 

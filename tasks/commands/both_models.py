@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from score_core.errors import refusing
 from score_core.problems import Problem
-from tasks.runner.command_line import add_configuration, read_configuration
+from tasks.runner.command_line import add_configuration, in_one_process, read_configuration
 from tasks.runner.pipeline import check_model_made, outputs_of, stages_of
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ def both(given: argparse.Namespace) -> "Callable[[], list[Evaluator]]":
         UserError: a setting is wrong, or a model was not made yet.
     """
     config, runtime = read_configuration(given)
-    once = config.evaluation.model_copy(update={"samples": 1})
+    runtime, once = in_one_process(runtime), config.evaluation.model_copy(update={"samples": 1})
     config = config.model_copy(update={"evaluation": once})
-    runtime = runtime.model_copy(update={"engine": "builtin"})  # a few problems are not worth a server
     folders = (given.base, given.trained)
     for folder, stage in zip(folders, MODELS.values(), strict=True):
         check_model_made(folder, stage)

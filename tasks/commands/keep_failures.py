@@ -26,10 +26,22 @@ from score_core.errors import UserError, refusing
 from score_core.files import parse_yaml, replacing, write_json
 from score_core.problems import Problem, content_hash
 from tasks.commands.profiles import check_known, compose
+from tasks.runner.command_line import in_one_process
 from tasks.runner.exits import exit_code, parser_of
 
 if TYPE_CHECKING:
     from score_core.evaluation.evaluate import Evaluator
+
+# What hub data have and local ones do not would be unknown keys.
+ADVICE = """To use them, in the profile these lines, and data without name, revision, test_set and fixture:
+data:
+  source: local
+  path: {path}
+  columns: {{id: null, problem: question, answer: answer}}
+  train_split: train
+  test_split: test
+watched:
+  data: {path}"""
 
 
 def failures(evaluator: "Evaluator", pool: Iterator[Problem], wanted: int) -> tuple[list[Problem], int]:
@@ -82,7 +94,7 @@ def run(given: argparse.Namespace) -> None:
     from score_core.evaluation.evaluate import Evaluator
     from tasks import prepare_base_model
 
-    runtime = load_runtime(Path("runtime.yaml"))
+    runtime = in_one_process(load_runtime(Path("runtime.yaml")))
     with tempfile.TemporaryDirectory() as work:
         base = Path(work) / "base"
         prepare_base_model.run(argparse.Namespace(output=base), config, runtime)
@@ -96,9 +108,7 @@ def run(given: argparse.Namespace) -> None:
         write_json(folder / "manifest.json", {**source, "answered": answered, "wrong": len(kept)})
     print(
         f"{len(kept)} of {answered} answers were wrong ({len(kept) / answered:.0%}); {given.output} holds "
-        f"{given.train} problems to train and {given.test} to test on.\nTo use them, in the profile: "
-        f"data.source: local and data.path: {given.output}, without name, revision and fixture; and "
-        f"watched.data: {given.output}."
+        f"{given.train} problems to train and {given.test} to test on.\n" + ADVICE.format(path=given.output)
     )
 
 

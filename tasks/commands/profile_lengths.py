@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from score_core.config.schema import Config
 from score_core.errors import UserError
 from score_core.problems import SPLITS, read_problems
-from tasks.runner.command_line import add_configuration, read_configuration
+from tasks.runner.command_line import add_configuration, in_one_process, read_configuration
 from tasks.runner.exits import exit_code, parser_of
 from tasks.runner.pipeline import outputs_of
 
@@ -27,13 +28,13 @@ STEP = 64  # budgets are multiples of it
 CUT = 0.01  # of the answers may be cut at a good budget
 
 
-def table(prompts: list[int], answers: "pd.DataFrame", limit: int) -> str:
+def table(prompts: list[int], answers: "pd.DataFrame", config: Config) -> str:
     """The percentiles and shares, a row for the prompts and one for each attempt, and the budgets.
 
     Args:
         prompts: tokens of each.
         answers: a table of generations.
-        limit: `max_new_tokens`, at which answers were cut.
+        config: with which they were made.
     """
     import numpy as np
     import pandas as pd
@@ -56,7 +57,7 @@ def table(prompts: list[int], answers: "pd.DataFrame", limit: int) -> str:
         }
     frame = pd.DataFrame.from_dict(rows, orient="index")
     shown = frame.fillna("").to_string()
-    return f"{shown}\n\n{prompt_budget(prompts)}\n{answer_budget(answers, limit)}"
+    return f"{shown}\n\n{prompt_budget(prompts)}\n{answer_budget(answers, config)}"
 
 
 def prompt_budget(prompts: list[int]) -> str:
@@ -64,8 +65,12 @@ def prompt_budget(prompts: list[int]) -> str:
     return f"conversation.max_prompt_tokens: {_rounded(max(prompts))}"
 
 
-def answer_budget(answers: "pd.DataFrame", limit: int) -> str:
-    """What `max_new_tokens` should be: enough for all but one in a hundred answers, or more than `limit`."""
+def answer_budget(answers: "pd.DataFrame", config: Config) -> str:
+    """What `max_new_tokens` should be: enough for all but one in a hundred answers.
+
+    Where more were cut, all that is known is that it should be more than the limit of `evaluation`, which may
+    have one of its own.
+    """
     import numpy as np
 
     from score_core.evaluation.metrics import attempts_in
@@ -73,9 +78,11 @@ def answer_budget(answers: "pd.DataFrame", limit: int) -> str:
     attempts = range(1, attempts_in(answers) + 1)
     cut = max(answers[f"truncated_t{t}"].mean() for t in attempts)
     if cut > CUT:
+        limit = config.evaluated_conversation.max_new_tokens
+        section = "conversation" if config.evaluation.max_new_tokens is None else "evaluation"
         return (
-            f"conversation.max_new_tokens: more than {limit}, at which {cut:.0%} are cut; measure again with "
-            f"--set conversation.max_new_tokens={2 * limit}, or ask for shorter answers"
+            f"{section}.max_new_tokens: more than {limit}, at which {cut:.0%} are cut; measure again with "
+            f"--set {section}.max_new_tokens={2 * limit}, or ask for shorter answers"
         )
     longest = max(
         np.percentile(answers[f"tokens_t{t}"], 100 * (1 - CUT), method="inverted_cdf") for t in attempts
@@ -95,14 +102,14 @@ def run(given: argparse.Namespace) -> None:
     splits = {split: read_problems(given.data, split) for split in SPLITS}
     from score_core.evaluation.evaluate import Evaluator
 
-    evaluator = Evaluator(given.model, config, runtime, given.base)
+    evaluator = Evaluator(given.model, config, in_one_process(runtime), given.base)
     everything = [problem for split in splits.values() for problem in split]
     prompts = [len(evaluator.conversation.prompt(problem)) for problem in everything]
     longest = everything[prompts.index(max(prompts))]
     print(f"{len(prompts)} prompts; the longest is that of problem {longest.id}")
     answers = evaluator.evaluate(splits["train"][: given.problems])
     print(f"{answers['id'].nunique()} training problems answered by {given.model}; tokens by percentile\n")
-    print(table(prompts, answers, config.conversation.max_new_tokens))
+    print(table(prompts, answers, config))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from score_core.errors import UserError
 from tasks.runner.command_line import add_configuration, read_configuration
 from tasks.runner.exits import exit_code, parser_of
 from tasks.runner.pipeline import check_model_made, outputs_of
@@ -21,6 +22,11 @@ def run(given: argparse.Namespace) -> int:
     """Serves until the server ends; returns its exit code."""
     config, runtime = read_configuration(given)
     check_model_made(given.model, "prepare_base_model")
+    if all(one.sampling == "reproducible" for one in (config.evaluation, *config.stages.values())):
+        raise UserError(
+            f"{given.params}: training.sampling and evaluation.sampling: reproducible keeps every stage from "
+            "asking a server; set any where one is to sample, also with --set training.sampling=any."
+        )
     from score_core.models.folders import base_of
     from tasks.runner.sampler import longest_asked, serving
 

@@ -126,6 +126,16 @@ def read_configuration(given: Given) -> tuple[Config, Runtime]:
     return load_config(given.params, SETTINGS, given.set), load_runtime(given.runtime)
 
 
+def in_one_process(runtime: Runtime) -> Runtime:
+    """The same for commands that load a model where they are: no stage, so nothing starts them as many.
+
+    Nor do they start a server, for the few problems that they ask.
+    """
+    alone = {"strategy": "single", "processes": 1, "machines": 1, "machine_rank": 0, "offload": False}
+    launch = runtime.launch.model_copy(update=alone)
+    return runtime.model_copy(update={"engine": "builtin", "launch": launch})
+
+
 def run_name(text: str) -> str:
     """An argument that names a run and thereby its folder."""
     if not re.fullmatch(r"\w[\w.-]*", text):

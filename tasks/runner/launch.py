@@ -25,7 +25,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
-import torch
 
 from score_core.config.parsing import LAUNCH_PREFIX, Config
 from score_core.config.runtime import Launch, Runtime
@@ -62,14 +61,10 @@ def launch(
     Raises:
         UserError: a combination of settings that cannot work.
     """
-    sampling: Evaluation | Training = config.evaluation if section is None else config.stage(section)
-    engine = engine_name(runtime, sampling.sampling, section or "evaluation")
+    sampling = sampling_of(config, section)
+    engine = check_engine(config, runtime, section)
+    unused = runtime.engine == "auto" and runtime.launch.sampler is not None and engine != "vllm"
     runtime = runtime.model_copy(update={"engine": engine})
-    if engine == "vllm" and config.quantize:
-        raise UserError(
-            "runtime.yaml: engine: vllm is handed whole weights, and params.yaml: model.quantize: nf4 packs "
-            "them; use quantize: null, or engine: builtin."
-        )
     check_kernels(config, runtime)
     if ENDING in os.environ:
         return runtime
@@ -78,11 +73,17 @@ def launch(
         if shutil.which(line[0]) is None:
             raise UserError(f"runtime.yaml: launch.through: no command {line[0]} here; mend it, or use null.")
         sys.exit(_supervise(line, {f"{LAUNCH_PREFIX}THROUGH": "null"}, None))
-    settings = resolve(runtime.launch)
-    if section is None:
-        strategy = "ddp" if settings.world_size > 1 else "single"
-        settings = settings.model_copy(update={"strategy": strategy})
-    check_launch(config, settings, section)
+    if unused:
+        log.log(
+            # Models may be evaluated by the built-in engine, whatever samples in training.
+            logging.INFO if section is None else logging.WARNING,
+            "launch.sampler: %s is not used: params.yaml: %s.sampling: %s takes the built-in engine; set any "
+            "there, or launch.sampler: null",
+            runtime.launch.sampler,
+            section or "evaluation",
+            sampling.sampling,
+        )
+    settings = launch_of(config, runtime.launch, section)
     if engine == "vllm":
         settings = settings.model_copy(
             update={"sampler": serve(runtime, sampling.attempts, sampling.verifies)}
@@ -95,9 +96,46 @@ def launch(
     return runtime.model_copy(update={"launch": settings})
 
 
+def sampling_of(config: Config, section: str | None) -> Evaluation | Training:
+    """The settings by which a stage samples; `section` as in `launch`."""
+    return config.evaluation if section is None else config.stage(section)
+
+
+def check_engine(config: Config, runtime: Runtime, section: str | None) -> str:
+    """The name of the engine that samples in a stage; `section` as in `launch`.
+
+    Raises:
+        UserError: there is none of that name, or it cannot be what the parameters ask for.
+    """
+    engine = engine_name(runtime, sampling_of(config, section).sampling, section or "evaluation")
+    if engine == "vllm" and config.quantize:
+        raise UserError(
+            "runtime.yaml: engine: vllm is handed whole weights, and params.yaml: model.quantize: nf4 packs "
+            "them; use quantize: null, or engine: builtin."
+        )
+    return engine
+
+
+def launch_of(config: Config, launch: Launch, section: str | None) -> Launch:
+    """What `resolve` makes of the settings for a stage; arguments and errors are those of `check_launch`."""
+    settings = resolve(launch)
+    if section is None:
+        strategy = "ddp" if settings.world_size > 1 else "single"
+        settings = settings.model_copy(update={"strategy": strategy})
+    check_launch(config, settings, section)
+    return settings
+
+
+def visible_gpus() -> int:
+    """How many GPUs torch would use; it takes seconds to load, so who need not know does not ask."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def resolve(launch: Launch) -> Launch:
     """The same with `auto` and nulls replaced by what this machine has."""
-    gpus = torch.cuda.device_count()
+    gpus = visible_gpus()
     processes = 1 if launch.strategy == "single" else launch.processes or max(1, gpus)
     strategy = launch.strategy
     if strategy == "auto":
@@ -116,7 +154,7 @@ def check_launch(config: Config, launch: Launch, section: str | None) -> None:
     Raises:
         UserError: with the reason and the remedy.
     """
-    gpus, total = torch.cuda.device_count(), launch.world_size
+    gpus, total = visible_gpus(), launch.world_size
     where = f"runtime.yaml: launch.strategy: {launch.strategy}"
     if gpus and (launch.processes or 1) > gpus:
         raise UserError(
@@ -167,7 +205,7 @@ def check_kernels(config: Config, runtime: Runtime) -> None:
         "fused_kernels: liger": runtime.fused_kernels == "liger",
     }
     for setting in [setting for setting, wanted in wants.items() if wanted]:
-        if torch.cuda.device_count() == 0:
+        if visible_gpus() == 0:
             instead = "attention: auto" if flash else "fused_kernels: none"
             raise UserError(f"runtime.yaml: {setting} needs a GPU and none is visible; use {instead}.")
     if flash and config.dtype != "bfloat16":

@@ -64,7 +64,12 @@ ENVIRONMENT = {
     "PREFECT_API_AUTH_STRING": "admin:swordfish",
     "SCORE_WEBHOOK_URL": "https://chat.example/services/T0/B0/xyz",
     "PREFECT_API_DATABASE_CONNECTION_URL": "postgresql://me:hunter22@db/prefect",
+    "HTTPS_PROXY": "http://user:sekret@proxy:3128",
+    "MLFLOW_TRACKING_URI": "https://u:pw@tracking.example",
+    "BROKER": "redis://:only-a-password@10.0.0.1/0",
+    "GH_PAT": "github_pat_0123",
     "PREFECT_API_URL": "http://127.0.0.1:4200/api",
+    "GIT_REMOTE": "ssh://git@host.example:22/a/repository@v1",
     "SPACE_KEY": "1",
     "HOME": "/home/somebody",
 }
@@ -73,8 +78,14 @@ ENVIRONMENT = {
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENT if name not in ("SPACE_KEY", "SIGNING_KEY")])
 def test_values_of_secret_variables_are_masked_and_others_are_not(name):
     text = masker(ENVIRONMENT)(f"before {ENVIRONMENT[name]} after 1")
-    public = name in ("PREFECT_API_URL", "HOME")
+    public = name in ("PREFECT_API_URL", "GIT_REMOTE", "HOME")
     assert text == f"before {ENVIRONMENT[name] if public else MASK} after 1"
+
+
+def test_the_password_of_an_address_is_masked_where_it_stands_alone():
+    mask = masker(ENVIRONMENT | {"QUEUE": "amqp://me:p%40ssword@mq:5672"})
+    assert mask("user sekret, at proxy:3128") == f"user {MASK}, at proxy:3128"
+    assert mask("hunter22, only-a-password, p%40ssword, p@ssword") == ", ".join([MASK] * 4)
 
 
 def test_a_secret_of_many_lines_is_masked_line_by_line():

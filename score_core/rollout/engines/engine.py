@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-import numpy as np
-import torch
-
 from score_core.config.runtime import Runtime
-from score_core.rollout.conversation import Conversation
-from score_core.rollout.trajectories import Segments, TokenLogp
 
-if TYPE_CHECKING:  # which takes seconds to load, and what starts processes needs none
+if TYPE_CHECKING:  # which take seconds to load, and what checks settings or starts processes needs none
+    import numpy as np
+    import torch
     from transformers import PreTrainedModel
+
+    from score_core.rollout.conversation import Conversation
+    from score_core.rollout.trajectories import Segments, TokenLogp
 
 DType = Literal["float32", "bfloat16"]
 OnToken = Callable[[int, dict[int, int]], object]  # an attempt, and a token by dialogue

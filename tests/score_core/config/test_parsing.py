@@ -63,6 +63,11 @@ LEFT_OUT = "missing; copy it from conf/base.yaml or from a profile in conf/profi
             {"model": {"source": "addition", "heads": 3}, "data": {"source": "addition"}},
             "model: heads: 3 heads do not share hidden_size: 64 in even parts",
         ),
+        (
+            {"conversation": {"folder": None}},
+            "test: conversation.folder: expected the folder that holds the prompt files, which DVC watches "
+            "for changes; name it, found None",
+        ),
         ({"conversation": {"max_new_tokens": 10**12}}, "conversation.max_new_tokens: input should be less"),
         (
             {"conversation": {"template_options": {"thinking": "no"}}},

@@ -264,8 +264,8 @@ def test_encode_labels_the_answers_only(tokenizer):
 
 def test_the_base_is_taught_on_the_very_prompts_it_is_trained_and_evaluated_on(tokenizer):
     """[x, y1, p1, y2] of a chat is, id by id, what Conversation makes of the committed prompt files."""
-    prompts = {"first": str(PROMPTS / "first.txt"), "retry": str(PROMPTS / "retry.txt")}
-    settings = config(conversation=prompts).conversation
+    files = {name: str(PROMPTS / f"{name}.txt") for name in ("first", "retry")}
+    settings = config(conversation={"folder": str(PROMPTS), **files}).conversation
     conversation = Conversation(settings, tokenizer, [tokenizer.eos_token_id])
     made = [chat for chat in chats(count=20) if chat[2] == CHECK]
     ids, _ = encode(made, tokenizer)

@@ -48,7 +48,7 @@ def test_wrong_programs_are_first_attempts(
     monkeypatch.setitem(ENGINES, "corrects", Corrects)
     settings = config(
         reward={"extractor": "code_block", "matcher": "code_tests"},
-        conversation={"folder": None, "max_new_tokens": 8},
+        conversation={"max_new_tokens": 8},
         evaluation={"batch_size": batch_size},
     )
     evaluator = Evaluator(tmp_path / "model", settings, runtime(threads=1, engine="corrects"))

@@ -43,7 +43,7 @@ def allowing(**sections: Any) -> Config:
 
 
 def summary(target: Folders) -> dict[str, Any]:
-    return json.loads(target.metrics.with_suffix(".json").read_text())
+    return json.loads(Path(f"{target.metrics}.json").read_text())
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
@@ -95,7 +95,7 @@ def test_after_the_servers_death_the_same_command_goes_on(
     stand_in.lies, stand_in.after = {"dies"}, int(0.7 * number)
     with pytest.raises(UserError, match=r"does not answer .* last checkpoint"):
         train_stage("stage2", config, runtime, broken)
-    assert not broken.output.exists() and not broken.metrics.with_suffix(".json").exists()
+    assert not broken.output.exists() and not Path(f"{broken.metrics}.json").exists()
     assert list(run_folder("stage2", config, runtime, broken).glob("checkpoint-*"))
     stand_in.lies = set()
     stand_in.model = stand_in._made_up()  # it is started anew

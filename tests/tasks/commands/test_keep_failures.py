@@ -1,18 +1,24 @@
 """A hard set: the problems that a model answers wrongly, and no others."""
 
 import json
+import re
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from score_core.algorithms import SETTINGS
 from score_core.config.data import ArithmeticData
+from score_core.config.parsing import parse_config
+from score_core.config.schema import Config
 from score_core.data.sources import read_source
 from score_core.errors import UserError
 from score_core.evaluation.evaluate import Evaluator
+from score_core.files import parse_yaml
 from score_core.problems import read_problems
 from tasks.commands.keep_failures import exercises, failures, greedy, main
-from tests.configs import LOCAL_DATA, ROOT, config
+from tasks.commands.profiles import compose
+from tests.configs import ROOT
 from tests.small_run import RUNTIME, evaluate, small_config
 
 
@@ -38,6 +44,8 @@ def test_what_is_wrong_greedily_is_kept_in_order(small_run: Path) -> None:
 
 def test_the_folder_is_a_source_of_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("SCORE_LAUNCH_STRATEGY", "zero3")  # of training: what is asked here runs alone
+    monkeypatch.setenv("SCORE_LAUNCH_PROCESSES", "2")
     output = tmp_path / "made" / "hard"
     command = [
         str(output),
@@ -52,9 +60,9 @@ def test_the_folder_is_a_source_of_data(tmp_path, monkeypatch, capsys):
     ]
     assert main(command) == 0
     # A tiny model with random weights is never right.
-    assert "16 of 16 answers were wrong (100%)" in capsys.readouterr().out
-    columns = {"id": None, "problem": "question", "answer": "answer"}
-    source = read_source(config(data={**LOCAL_DATA, "path": str(output), "columns": columns}).data)
+    said = capsys.readouterr().out
+    assert "16 of 16 answers were wrong (100%)" in said
+    source = read_source(advised("arithmetic_hard", said).data)
     rows = source.train.rows + source.test.rows
     assert (len(source.train.rows), len({row.problem for row in rows})) == (12, 16)
     for row in rows:
@@ -65,6 +73,17 @@ def test_the_folder_is_a_source_of_data(tmp_path, monkeypatch, capsys):
     assert main(command) == 2
     assert "exists and is not replaced" in capsys.readouterr().err
     assert main([str(tmp_path / "other"), *command[1:], "--digits", "99"]) == 2
+
+
+def advised(profile: str, said: str) -> Config:
+    """A profile's configuration, changed as the command has advised."""
+    whole = parse_yaml(compose([f"profile={profile}"]))
+    without, states = re.search(r"these lines, and data without ([^:]*):\n(.*)", said, re.DOTALL).groups()
+    for section, values in parse_yaml(states).items():
+        whole[section] |= values
+    for name in re.split(", | and ", without):
+        del whole["data"][name]
+    return parse_config(whole, SETTINGS, profile)
 
 
 def test_exercises_never_come_twice():

@@ -5,7 +5,7 @@ import yaml
 
 from score_core.problems import read_problems
 from tasks.commands.profile_lengths import answer_budget, main, prompt_budget, table
-from tests.configs import ROOT, content
+from tests.configs import ROOT, config, content
 from tests.small_run import small_config
 
 
@@ -17,15 +17,23 @@ def answers(lengths, cut=0):
 
 def test_an_answer_budget_lets_all_but_a_hundredth_end():
     lengths = [*range(1, 199), 5000, 6000]  # two of 200
-    assert answer_budget(answers(lengths), 8192) == "conversation.max_new_tokens: 256"
-    assert (
-        answer_budget(answers([*range(1, 198), 900, 5000, 6000]), 8192) == "conversation.max_new_tokens: 960"
-    )
+    assert answer_budget(answers(lengths), config()) == "conversation.max_new_tokens: 256"
+    longer = answers([*range(1, 198), 900, 5000, 6000])
+    assert answer_budget(longer, config()) == "conversation.max_new_tokens: 960"
 
 
 def test_a_budget_at_which_answers_are_cut_is_too_small():
-    said = answer_budget(answers([64] * 50, cut=3), 64)
-    assert "more than 64, at which 6% are cut" in said and "max_new_tokens=128" in said
+    settings = config(conversation={"max_new_tokens": 64})
+    said = answer_budget(answers([64] * 50, cut=3), settings)
+    assert "conversation.max_new_tokens: more than 64, at which 6% are cut" in said
+    assert "--set conversation.max_new_tokens=128" in said
+
+
+def test_a_budget_of_evaluation_alone_is_the_one_that_cuts_here():
+    settings = config(conversation={"max_new_tokens": 32}, evaluation={"max_new_tokens": 64})
+    said = answer_budget(answers([64] * 50, cut=3), settings)
+    assert "evaluation.max_new_tokens: more than 64, at which 6% are cut" in said
+    assert "--set evaluation.max_new_tokens=128" in said
 
 
 def test_a_prompt_budget_holds_the_longest():
@@ -34,7 +42,7 @@ def test_a_prompt_budget_holds_the_longest():
 
 
 def test_shares_are_those_of_the_answers():
-    lines = table([10, 20], answers([5, 6, 7, 8], cut=1), 8).splitlines()
+    lines = table([10, 20], answers([5, 6, 7, 8], cut=1), config()).splitlines()
     (row,) = [line.split() for line in lines if line.startswith("attempt 1")]
     assert row[2:] == ["6", "8", "8", "8", "25.0%", "75.0%", "25.0%"]
 
@@ -46,6 +54,8 @@ def test_the_command_measures_a_model(small_run, tmp_path, monkeypatch, capsys):
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(whole))
     folders = [str(small_run / "base"), "--data", str(small_run / "data"), "--params", str(params)]
+    monkeypatch.setenv("SCORE_LAUNCH_STRATEGY", "ddp")  # of training: what is measured here runs alone
+    monkeypatch.setenv("SCORE_LAUNCH_PROCESSES", "2")
     assert main([*folders, "--problems", "8"]) == 0
     said = capsys.readouterr().out
     assert "8 training problems answered" in said and "attempt 2" in said

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 
+from tasks.commands.sampler import main
 from tests.configs import ROOT
 from tests.small_run import lay_out, write_parameters
 from tests.tasks.runner.test_sampler import stand_in
@@ -20,7 +22,7 @@ def test_a_standing_server_serves_until_it_is_interrupted(small_run: Path, tmp_p
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     lay_out(tmp_path, small_run)
-    write_parameters(tmp_path)
+    write_parameters(tmp_path, sampling="any")
     settings = yaml.safe_load((ROOT / "runtime.yaml").read_text())
     settings["vllm"] |= {"python": stand_in(tmp_path), "timeout": 120}
     (tmp_path / "runtime.yaml").write_text(yaml.safe_dump(settings))
@@ -43,3 +45,12 @@ def test_a_standing_server_serves_until_it_is_interrupted(small_run: Path, tmp_p
     except httpx.ConnectError:
         return
     raise AssertionError("the server goes on")
+
+
+def test_a_server_that_no_section_would_ask_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "config.json").touch()
+    assert main(["--model", str(tmp_path)]) == 2
+    assert "params.yaml: training.sampling and evaluation.sampling: reproducible" in capsys.readouterr().err

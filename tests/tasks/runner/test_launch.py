@@ -78,6 +78,31 @@ def test_a_reproducible_stage_starts_no_server(monkeypatch: pytest.MonkeyPatch) 
     assert found.engine == "builtin"
 
 
+@pytest.mark.parametrize(
+    ("section", "settings", "level"),
+    [
+        ("stage1", {"launch": {"sampler": "start"}}, "WARNING"),
+        (None, {"launch": {"sampler": "start"}}, "INFO"),  # models may be evaluated by the built-in engine
+        ("stage1", {"engine": "builtin", "launch": {"sampler": "start"}}, None),
+        ("stage1", {}, None),
+    ],
+)
+def test_a_sampler_that_nobody_asks_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    section: str | None,
+    settings: dict[str, Any],
+    level: str | None,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which it sets
+    caplog.set_level("INFO")
+    launch("tasks.train", [], config(), runtime(**settings), section, no_server)
+    said = [(one.levelname, one.getMessage()) for one in caplog.records if "sampler" in one.getMessage()]
+    assert [found for found, _ in said] == ([level] if level else [])
+    key = f"{section or 'evaluation'}.sampling"
+    assert all(f"launch.sampler: start is not used: params.yaml: {key}" in words for _, words in said)
+
+
 LORA = {"rank": 4, "alpha": 8, "targets": "all-linear"}
 PACKED = {"source": "local", "path": "x", "quantize": "nf4"}
 REFUSED = [
