@@ -29,8 +29,8 @@ def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
     """What `TrainingArguments` must be told so that the launched strategy takes effect.
 
     FSDP2 would keep the gradients of all weights on every process from a micro-batch to the next, unless it
-    shares them out after each. On CPUs `use_cpu` is what makes processes one group under ddp, and what would silently turn every
-    other strategy into ddp; those need the name of the backend instead.
+    shares them out after each. On CPUs `use_cpu` is what makes processes one group under ddp, and what would
+    silently turn every other strategy into ddp; those need the name of the backend instead.
     """
     settings: dict[str, Any] = {
         "bf16": config.mixed_precision(launch.strategy),

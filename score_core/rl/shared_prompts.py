@@ -40,8 +40,8 @@ class SharedPrompts:
     def of(cls, trajectories: Trajectories) -> "SharedPrompts":
         """Takes dialogues apart.
 
-        Also where no two have the same prompt: a process that then read them whole would call the decoder once
-        where others do twice, and under ZeRO-3 and FSDP2 each call is a collective operation.
+        Also where no two have the same prompt: a process that read them whole would call the decoder once,
+        and others twice; under ZeRO-3 and FSDP2 each call is a collective operation.
         """
         prompts = [tuple(pieces[0][0]) for pieces in trajectories.segments]
         index = {prompt: at for at, prompt in enumerate(dict.fromkeys(prompts))}

@@ -124,7 +124,7 @@ def train(
         warned += [{"phase": number, **one} for one in summary.pop("warnings")]
         reference = target.output if phase.moves_reference else folders.reference
         there = replace(there, start=target.output, reference=reference)
-        # Trainer and callbacks are a cycle, which would hold its models and optimiser beside the next phase's.
+        # Trainer and callbacks are a cycle, which would hold models and optimiser beside the next phase's.
         clear_device_cache(garbage_collection=True)
     added = algorithm.assess(summary)
     if rank() == 0:
