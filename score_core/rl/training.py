@@ -155,14 +155,7 @@ def train_phase(
     needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     # Of whole models one is counted in any case; an adapter's has its whole base under it.
     second = config.lora is not None and needs_reference and stands_apart(config, folders.reference)
-    sizes = batch_sizes(
-        config,
-        runtime,
-        base,
-        longest,
-        server=engine.schedules and runtime.launch.sampler == "start" and runtime.vllm.gpus is None,
-        starts=algorithm.samples_start + second,
-    )
+    sizes = batch_sizes(config, runtime, base, longest, starts=algorithm.samples_start + second)
     count = micro_batches(settings, sizes.tokens, longest, launched(), algorithm.dialogues)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
     arguments = training_arguments(config, runtime, settings, folders.work, name, count)

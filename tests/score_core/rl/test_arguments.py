@@ -55,15 +55,18 @@ def test_every_model_on_a_gpu_takes_its_room(tmp_path, monkeypatch):
     terms = [{"name": "match", "weight": 1.0}, heard]
     alone, judged = small_config(), small_config(reward={"terms": terms})
 
-    def tokens(config, **more):
-        auto = runtime(micro_batch_tokens="auto", sampling_batch_size="auto", vllm={"memory": 0.25})
+    def tokens(config, beside=False, **more):
+        launch = {"sampler_beside": beside}
+        auto = runtime(
+            micro_batch_tokens="auto", sampling_batch_size="auto", vllm={"memory": 0.25}, launch=launch
+        )
         return batch_sizes(config, auto, tmp_path / "base", 1, **more).tokens
 
     free = 0.9 * 20 - 5  # in models, beside the policy with its gradient and moments, and the reference
     whole = tokens(alone)
     assert tokens(judged) == pytest.approx(whole * (free - 1) / free, rel=0.05)
     assert tokens(alone, starts=1) == pytest.approx(whole * (free - 1) / free, rel=0.05)
-    assert tokens(alone, server=True) == pytest.approx(whole * (free - 0.9 * 5) / free, rel=0.05)
+    assert tokens(alone, beside=True) == pytest.approx(whole * (free - 0.9 * 5) / free, rel=0.05)
     with pytest.raises(UserError, match="not one dialogue fits"):
         Gpu.total_memory = 5 * weights
         tokens(judged)
