@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from score_core.config.schema import Config
 from score_core.errors import UserError
 
 log = logging.getLogger(__name__)
+# For the slowest process, which may have a whole batch to answer that others have not; NCCL's own is 10.
+PATIENCE = timedelta(minutes=30)
 
 
 def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
         "activation_checkpointing": launch.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "ddp_find_unused_parameters": False,
+        "ddp_timeout": int(PATIENCE.total_seconds()),
     }
     if launch.strategy == "fsdp2":
         settings["accelerator_config"] = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
@@ -49,7 +53,7 @@ def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
 
 def init_processes() -> PartialState:
     """Joins the launched processes where no Trainer does it; alone it is one process."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def check_strategy(state: Any, launch: Launch) -> None:

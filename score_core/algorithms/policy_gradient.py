@@ -32,7 +32,7 @@ class PolicyGradient(Algorithm):
             returns_NT = returns_NT - penalties_NT
         advantage_NT = advantages(
             returns_NT,
-            judged.rewards_NT,
+            judged.correct_NT,
             judged.group_N,
             # Who took a turn is settled before it, so a baseline of those alone is as unbiased.
             judged.sampled_NT & judged.held_NT,

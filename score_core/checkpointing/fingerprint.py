@@ -40,11 +40,13 @@ def fingerprint(
     """
     parameters = config.model_dump(mode="json", include={*SECTIONS})
     sampling = config.stage(stage).sampling
+    # A stage that starts from its reference names it twice, and large weights take minutes.
+    digests = {path: _digests(path) for path in {*inputs, *code}}
     content = {
         "parameters": {**parameters, stage: config.stage(stage).model_dump(mode="json")},
         "dialogue": dialogue,
-        "inputs": [_digests(path) for path in inputs],
-        "code": [_digests(path) for path in code],
+        "inputs": [digests[path] for path in inputs],
+        "code": [digests[path] for path in code],
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "python": platform.python_version(),
         # Another number adds up in another order, and sharded states fit one number only.

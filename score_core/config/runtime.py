@@ -34,6 +34,9 @@ class Launch(Section):
     # A vLLM server to sample with: `start` has each stage start one (section `vllm`) and stop it at its end;
     # an address, http://HOST:PORT, is that of a standing one; null: none.
     sampler: str | None
+    # Whether a standing server is on the stages' own GPUs, so that `auto` leaves it `vllm.memory` of each; of
+    # one that a stage starts it is known.
+    sampler_beside: bool
     offload: bool  # zero2: optimiser in CPU memory; zero3 and fsdp2: weights too
     gradient_checkpointing: bool  # recompute activations: a third more time for less memory
 

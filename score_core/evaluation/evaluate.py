@@ -150,7 +150,7 @@ def attempt_all(
             grader,
             batch,
             settings.attempts,
-            batch_size=len(batch) * samples,
+            batch_size=settings.batch_size,
             samples=samples,
             noise=noise if settings.temperature > 0 else None,
             temperature=settings.temperature,

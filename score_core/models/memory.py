@@ -112,9 +112,9 @@ def weight_bytes(
     """What one process holds all the time, and what comes on top while it samples.
 
     Policy and reference, gradients and optimiser; and `starts` more frozen models of the same shape, as where
-    the model that training starts from samples. An adapter of rank r has about 2 r / hidden of the numbers of
-    the layers it is on, and the reference is the model under it. Of split models FSDP2 gathers one layer
-    after another, and keeps the output layer from a forward on.
+    the model that training starts from samples, or the reference is an earlier phase's adapter. An adapter of
+    rank r has about 2 r / hidden of the numbers of the layers it is on, and the reference is the model under
+    it. Of split models FSDP2 gathers one layer after another, and keeps the output layer from a forward on.
     """
     split, processes = launch.strategy, launch.world_size
     share = 1 / processes if split in ("zero3", "fsdp2") else 1.0

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from score_core.errors import UserError
-from score_core.models.folders import loading
+from score_core.models.folders import ADAPTER_CONFIG, loading
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+ZERO = (".lora_B.", ".lora_embedding_A")  # the parts of an adapter that start at 0; its others are drawn
 
 
 def check_finite(folder: Path) -> None:
@@ -32,7 +34,8 @@ def check_finite(folder: Path) -> None:
 def changed_share(before: Path, after: Path) -> float:
     """The share of the numbers in the model folder `after` that are others than in `before`.
 
-    What `before` has not, as with a new adapter, was 0.
+    What `before` has not was 0. Of an adapter that it has not only what starts so is counted: the rest is
+    drawn at random, and nothing says whether training has moved it.
     """
     from safetensors import safe_open
 
@@ -40,9 +43,12 @@ def changed_share(before: Path, after: Path) -> float:
     for file in before.glob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
             at |= dict.fromkeys(weights.keys(), file)
+    adapter = (after / ADAPTER_CONFIG).exists()
     changed = total = 0
     for _, name, new in _weights(after):
         old: Tensor | float = 0.0
+        if name not in at and adapter and not any(part in name for part in ZERO):
+            continue
         if name in at:
             with safe_open(at[name], framework="pt") as weights:
                 old = weights.get_tensor(name).to(new.dtype)

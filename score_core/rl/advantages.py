@@ -34,7 +34,7 @@ class MovingAverage:
 
 def advantages(
     returns_NT: Tensor,
-    rewards_NT: Tensor,
+    correct_NT: Tensor,
     group_N: Tensor,
     sampled_NT: Tensor,
     first: Baseline,
@@ -45,7 +45,7 @@ def advantages(
 
     Args:
         returns_NT: R, shaped returns.
-        rewards_NT: r, raw rewards; an earlier attempt's outcome may inform a later baseline.
+        correct_NT: whether the verifier accepts the attempt; an earlier outcome may inform a later baseline.
         group_N: the prompt's number.
         sampled_NT: False where an attempt was given, not sampled; it gets 0 and is in no baseline.
         first, later: baselines of attempt 1 and of every later attempt.
@@ -61,7 +61,7 @@ def advantages(
         if name == "moving_average":
             advantage_N = moving_average.subtract(attempt, returns_N)
         elif name == "leave_one_out_given_first":
-            advantage_N = _leave_one_out_given(returns_N, groups_N, rewards_NT[rows, column - 1])
+            advantage_N = _leave_one_out_given(returns_N, groups_N, correct_NT[rows, column - 1])
         else:
             advantage_N = _BASELINES[name](returns_N, groups_N)
         result_NT[rows, column] = advantage_N
@@ -93,11 +93,13 @@ def _group_standardised(returns_N: Tensor, group_N: Tensor) -> Tensor:
 
 
 def _leave_one_out_given(returns_N: Tensor, group_N: Tensor, outcome_N: Tensor) -> Tensor:
-    """The mean of the prompt's others whose attempt before had the same outcome.
+    """The mean of the prompt's others whose attempt before had the same outcome, right or wrong.
+
+    Not the same reward: where that is graded hardly two are equal, and nobody would have a baseline.
 
     Where there is no such other, the mean over the whole batch's others with that outcome; where there
     is none either, nothing is subtracted. Which of them applies depends on earlier attempts only, so the
-    estimate stays unbiased, and what r_{t-1} contributes to R_t, which is noise here, is taken out.
+    estimate stays unbiased, and what being right before contributes to R_t, noise here, is taken out.
     """
     alike_NN = _same(outcome_N, returns_N.dtype).fill_diagonal_(0)
     in_group_NN = alike_NN * _same(group_N, returns_N.dtype)

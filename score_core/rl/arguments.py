@@ -18,15 +18,12 @@ from score_core.rl.logprobs import CHUNK
 from score_core.seeding import derive_seed
 
 
-def batch_sizes(
-    config: Config, runtime: Runtime, base: Path, longest: int, *, server: bool = False, starts: int = 0
-) -> BatchSizes:
+def batch_sizes(config: Config, runtime: Runtime, base: Path, longest: int, *, starts: int = 0) -> BatchSizes:
     """What `runtime` asks for, and where that is `auto`, what fits.
 
     Args:
         base: the folder of a whole model.
         longest: tokens of a dialogue of full length.
-        server: whether one samples that the stage starts on its own GPUs.
         starts: further frozen models of the same shape.
 
     Raises:
@@ -37,7 +34,7 @@ def batch_sizes(
         shape = Shape.of(base, load_configs(base)[0], config.dtype)
         # GPUs of a run are taken to be of one kind: all processes have to come to the same sizes.
         room = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-        if room is not None and server:
+        if room is not None and runtime.launch.sampler_beside:
             room = round(room * (1 - runtime.vllm.memory))
         held, sampling = weight_bytes(shape, config.lora, config.quantize is not None, runtime.launch, starts)
         judges = [term.judge for term in config.reward.terms if isinstance(term, JudgeTerm)]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from score_core.config.training import Training
+from score_core.errors import UserError
 from score_core.rollout.trajectories import Trajectories
 from score_core.seeding import stream
 
@@ -37,12 +38,21 @@ class PromptSchedule:
 
     Attributes:
         order: for each position, the problem's index.
+
+    Raises:
+        UserError: a part is empty.
     """
 
     def __init__(self, parts: Sequence[range], positions: int, seed: int, name: str) -> None:
         self.order: list[int] = []
         number = 0
         for at, part in enumerate(parts, start=1):
+            if not part:
+                raise UserError(
+                    f"{name}: part {at} of the {len(parts)} parts of the training problems holds none; "
+                    "expected one at least in each; prepare more of them (data.sizes.train), or divide them "
+                    f"into fewer parts ({name}.of)."
+                )
             end = positions * at // len(parts)
             while len(self.order) < end:
                 passed = stream(seed, name, "order", number).permutation(len(part))

@@ -51,10 +51,15 @@ def load_policy(config: Config, start: Path, base: Path, device: torch.device) -
         return get_peft_model(model, settings, autocast_adapter_dtype=widen)
 
 
+def stands_apart(config: Config, folder: Path) -> bool:
+    """Whether pi_ref is a model of its own, and not the policy without its adapter."""
+    # A folder with an adapter is the model of an earlier phase, not the base model.
+    return config.lora is None or (folder / ADAPTER_CONFIG).exists()
+
+
 def load_reference(config: Config, folder: Path, device: torch.device) -> PreTrainedModel | None:
     """A frozen pi_ref; None where the policy without its adapter is it."""
-    # A folder with an adapter is the model of an earlier phase, not the base model.
-    if config.lora is not None and not (folder / ADAPTER_CONFIG).exists():
+    if not stands_apart(config, folder):
         return None
     if config.lora is None and config.dtype == "bfloat16":
         return as_autocast_does(load_model(folder, "float32")).requires_grad_(False)

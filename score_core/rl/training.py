@@ -36,7 +36,7 @@ from score_core.rewards.grader import Grader
 from score_core.rl.algorithm import Algorithm
 from score_core.rl.arguments import batch_sizes, micro_batches, training_arguments
 from score_core.rl.collapse import CollapseMonitor
-from score_core.rl.policy import load_policy, load_reference
+from score_core.rl.policy import load_policy, load_reference, stands_apart
 from score_core.rl.recorder import STEP, VALIDATION, Progress, Recorder
 from score_core.rl.sampler import Stage
 from score_core.rl.stopwatch import Stopwatch
@@ -156,14 +156,10 @@ def train_phase(
     torch.set_num_threads(runtime.threads)
     set_seed(derive_seed(config.seed, name, "torch") % 2**32)
     base, longest = base_of(folders.reference), conversation.longest(algorithm.longest)
-    sizes = batch_sizes(
-        config,
-        runtime,
-        base,
-        longest,
-        server=engine.schedules and runtime.launch.sampler == "start" and runtime.vllm.gpus is None,
-        starts=int(algorithm.samples_start),
-    )
+    needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
+    # Of whole models one is counted in any case; an adapter's has its whole base under it.
+    second = config.lora is not None and needs_reference and stands_apart(config, folders.reference)
+    sizes = batch_sizes(config, runtime, base, longest, starts=algorithm.samples_start + second)
     count = micro_batches(settings, sizes.tokens, longest, launched(), algorithm.dialogues)
     # Before any model is loaded: under ZeRO-3 weights are split as they are read.
     arguments = training_arguments(config, runtime, settings, folders.work, name, count)
@@ -186,7 +182,6 @@ def train_phase(
         sampling_batch_size=trajectories if engine.schedules else sizes.rows,
         self_judge=make_self_judge(config, conversation, base, algorithm.longest),
     )
-    needs_reference = any(algorithm.kl_weight) or settings.offline_first_attempts > 0
     recorder, stopwatch = Recorder(folders.work / "log.jsonl"), Stopwatch()
     monitor = CollapseMonitor(name, algorithm.samples_start)
     progress = Progress(name, monitor, trajectories, stopwatch, folders.work / "timing.jsonl")

@@ -228,7 +228,14 @@ class Conversation:
         # The last stand-in before the instruction, which may well hold the same word.
         asked = text.rfind(instruction)
         answered = text.rfind(ANSWER, 0, max(asked, 0))
-        ids = self._ids(text[answered + len(ANSWER) :]) if answered >= 0 else []
+        if answered < 0:
+            lost = (instruction if asked < 0 else ANSWER)[:60]
+            raise UserError(
+                f"the chat template of {self.tokenizer.name_or_path} leaves out or rewrites what is said: "
+                f"expected {lost!r} in the dialogue that it writes, found none; word conversation.retry, "
+                "verify and revise so that they stay as they are, or use another model."
+            )
+        ids = self._ids(text[answered + len(ANSWER) :])
         if not ids or ids[0] not in self.end_ids:
             raise UserError(
                 f"the chat template of {self.tokenizer.name_or_path} does not close an assistant's turn with "

@@ -102,27 +102,36 @@ def roll_out(
     # Problems whose first attempts are given are sampled apart; batches are taken from each kind.
     kinds = [[at for at in range(len(problems)) if (at in given) == is_given] for is_given in (False, True)]
     size = max(1, batch_size // samples)
-    batches = [kind[start : start + size] for kind in kinds for start in range(0, len(kind), size)]
+    # A problem with more samples than may be side by side is a batch alone, share by share.
+    shares = [slice(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
+    batches = [
+        (kind[start : start + size], share)
+        for kind in kinds
+        for start in range(0, len(kind), size)
+        for share in shares
+    ]
 
     parts: list[Sampled] = []
-    for batch in batches:
+    for batch, share in batches:
         request = Request(
             [conversation.prompt(problems[at]) for at in batch],
             conversation.turns(attempts),
-            samples,
-            np.concatenate([noise(at) for at in batch]) if noise else None,
+            share.stop - share.start,
+            np.concatenate([noise(at)[share] for at in batch]) if noise else None,
             temperature,
             top_p,
-            [ids for at in batch for ids in given.get(at, ())] or None,
+            [ids for at in batch for ids in given.get(at, ())[share]] or None,
         )
         with part(SAMPLING):
             parts.append(engine.sample(conversation, request))
         # Once a batch, after its last token: nothing that was chosen without probabilities gets any further.
         if not all(isfinite(value) for row in parts[-1].logp for attempt in row for value in attempt):
             raise NotFinite("the model's probabilities of tokens are not finite")
-        if progress:
+        if progress and share.stop == samples:
             progress(len(batch))
-    drawn = [at * samples + number for batch in batches for at in batch for number in range(samples)]
+    drawn = [
+        at * samples + number for batch, share in batches for at in batch for number in range(samples)[share]
+    ]
     rows = sorted(range(len(drawn)), key=drawn.__getitem__)
     segments = [dialogue for part in parts for dialogue in part.segments]
     truncated = [flags for part in parts for flags in part.truncated]

@@ -172,6 +172,7 @@ def _launch(strategy: str, gpus: int) -> Launch:
             "main_port": 0,
             "through": None,
             "sampler": None,
+            "sampler_beside": False,
             "offload": False,
             "gradient_checkpointing": False,
         }

@@ -85,9 +85,10 @@ def launch(
         )
     settings = launch_of(config, runtime.launch, section)
     if engine == "vllm":
-        settings = settings.model_copy(
-            update={"sampler": serve(runtime, sampling.attempts, sampling.verifies)}
-        )
+        # Told apart here, since from here on the one that was started is an address like any other.
+        beside = settings.sampler_beside or (settings.sampler == "start" and runtime.vllm.gpus is None)
+        address = serve(runtime, sampling.attempts, sampling.verifies)
+        settings = settings.model_copy(update={"sampler": address, "sampler_beside": beside})
     if settings.strategy != "single":
         mixed = section is not None and config.mixed_precision(settings.strategy)
         sys.exit(_on_this_machine(command(module, arguments, settings, mixed), settings))
@@ -240,7 +241,7 @@ def _on_this_machine(line: list[str], launch: Launch) -> int:
     # What was resolved here holds for every process.
     resolved = {"STRATEGY": launch.strategy, "PROCESSES": str(launch.processes)}
     if launch.sampler is not None:
-        resolved["SAMPLER"] = launch.sampler
+        resolved |= {"SAMPLER": launch.sampler, "SAMPLER_BESIDE": str(launch.sampler_beside).lower()}
     environment = {f"{LAUNCH_PREFIX}{key}": value for key, value in resolved.items()}
     with tempfile.TemporaryDirectory(prefix="score-") as folder:
         ending = Path(folder) / "code"

@@ -73,8 +73,11 @@ class BuiltinEngine(Engine):
             if attempt == 1 and request.given is not None:
                 answers = unread = [list(answer) for answer in request.given]
                 chances = [[0.0] * len(answer) for answer in answers]
-            else:
+            elif any(asked):
                 answers, chances, unread = decoder.answer(attempt, asked)
+            else:  # every dialogue has ended, and stays so
+                answers = unread = [[] for _ in asked]
+                chances = [[] for _ in asked]
             for row, answer in enumerate(answers):
                 dialogues[row].append((answer, attempt))
                 truncated[row].append(bool(answer) and answer[-1] not in conversation.end_ids)
@@ -84,7 +87,8 @@ class BuiltinEngine(Engine):
                 asked = [len(ids) > 0 for ids in following]
                 for row, ids in enumerate(following):
                     dialogues[row].append((ids, 0))
-                decoder.go_on([last + ids for last, ids in zip(unread, following, strict=True)])
+                if any(asked):
+                    decoder.go_on([last + ids for last, ids in zip(unread, following, strict=True)])
         return Sampled([tuple(dialogue) for dialogue in dialogues], truncated, logp)
 
 
@@ -129,10 +133,7 @@ class _Decoder:
         unread_N = torch.zeros(count, dtype=torch.bool, device=device)
         alive_n = torch.tensor(asked, device=device)[self.order_N]
         look = 1 if device.type == "cpu" else LOOK
-        token_n = token_NM[:, 0]
         for position in range(self.limit):
-            if position:
-                self.logits_nV = self._step(token_n)
             rows = self.order_N[: len(alive_n)]
             u_n = None if self.uniform_NTM is None else self.uniform_NTM[rows, attempt - 1, position]
             token_n, logp_n = choose(self.logits_nV, u_n, self.request.temperature, self.request.top_p)
@@ -151,6 +152,8 @@ class _Decoder:
                 if left <= LEAVE * len(alive_n):
                     token_n = self._keep(alive_n, left, token_n)
                     alive_n = alive_n.new_ones(left)
+            if position + 1 < self.limit:
+                self.logits_nV = self._step(token_n)
         table, chances = token_NM.tolist(), logp_NM.tolist()
         answers = [[token for token in row if token >= 0] for row in table]
         unread = [

@@ -18,6 +18,7 @@ from accelerate.utils import wait_for_everyone
 from transformers import PreTrainedModel
 
 from score_core.distributed import rank
+from score_core.errors import UserError
 from score_core.models.handover import bytes_of, passing_folder, write_whole
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Engine, Request, Sampled, Setting
@@ -50,10 +51,21 @@ class VllmEngine(Engine):
 
     @classmethod
     def make(cls, setting: Setting) -> Self:
-        """For the server that runtime.yaml names."""
-        address, settings = setting.runtime.launch.sampler, setting.runtime.vllm
+        """For the server that runtime.yaml names.
+
+        Raises:
+            UserError: there is no such folder as weights are to be handed over in.
+        """
+        launch, settings = setting.runtime.launch, setting.runtime.vllm
+        address = launch.sampler
         assert address not in (None, "start"), "the command starts the server, and puts its address here"
         weights = None if settings.weights is None else Path(settings.weights)
+        # Of several machines the first one's process hands over.
+        if weights is not None and launch.machine_rank == 0 and not weights.is_dir():
+            raise UserError(
+                f"runtime.yaml: vllm.weights: {weights}: no such folder; make it where trainer and server "
+                "both see it, or use null for memory, where both are on this machine."
+            )
         return cls(VllmServer(str(address), settings.timeout), weights, setting.dtype, setting.tolerated)
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,15 @@ def test_stage_two_pays_every_attempt_and_progress() -> None:
     assert credit.weight_MS.equal(torch.full((4, 2), 0.25))
     given = stage.credit(judged([[1.0, 1.0], [0.0, 1.0]], given=True))
     assert given.weight_MS[:, 0].sum() == 0 and given.advantage_MS[:, 0].abs().sum() == 0
+
+
+def test_graded_rewards_leave_a_later_baseline_its_others() -> None:
+    """No two first attempts earn the same; two are right and two are wrong."""
+    stage = make_algorithm(config(stage2={"alpha": 0.0}).stage("stage2"))
+    rewards = [[1.25, 1.0], [0.5, 0.25], [1.0, 2.0], [0.125, 0.75]]
+    step = replace(judged(rewards), correct_NT=torch.tensor(rewards) >= 1)
+    assert stage.settings.baseline_later == "leave_one_out_given_first"
+    assert stage.credit(step).advantage_MS[:, 1].tolist() == [-1.0, -0.5, 1.0, 0.5]
 
 
 def test_three_attempts_take_two_phases_of_stage_one() -> None:

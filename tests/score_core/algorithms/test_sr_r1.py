@@ -43,6 +43,13 @@ def test_a_part_that_is_not_there_is_refused() -> None:
         small_config(sr_r1={"of": 4, "parts": [1, 5]})
 
 
+def test_fewer_problems_than_parts_are_refused() -> None:
+    algorithm = make_algorithm(small_config(sr_r1={"of": 4, "parts": [1, 2]}).stage("sr_r1"))
+    said = r"sr_r1: part 1 of the 2 parts .* holds none; .* prepare more of them .* fewer parts \(sr_r1\.of\)"
+    with pytest.raises(UserError, match=said):
+        PromptSchedule(algorithm.parts(3), 10, seed=3, name="sr_r1")
+
+
 def test_nobody_is_compared_with_nobody() -> None:
     judge = {"weight": 1.0, "prompt": "p", "max_new_tokens": 4, "temperature": 1.0, "both_orders": True}
     judge |= {"ties": True, "rating": "elo", "top": 1.0}

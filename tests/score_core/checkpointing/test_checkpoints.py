@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,19 @@ def test_the_fingerprint_does_not_hang_on_how_a_run_is_watched(inputs: list[Path
     plain = fingerprint(config, RUNTIME, "stage1", inputs, [], "said")
     assert fingerprint(config, other, "stage1", inputs, [], "said") == plain
     assert fingerprint(elsewhere, RUNTIME, "stage1", inputs, [], "said") == plain
+
+
+def test_a_folder_that_is_two_inputs_is_read_once(
+    inputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of 70B take minutes; the name is that of two folders of the same content."""
+    shutil.copytree(inputs[0], tmp_path / "copy")
+    apart = fingerprint(small_config(), RUNTIME, "stage1", [*inputs, tmp_path / "copy"], [], "said")
+    read = []
+    once = "score_core.checkpointing.fingerprint.tree_digests"
+    monkeypatch.setattr(once, lambda folder: read.append(folder) or tree_digests(folder))
+    assert fingerprint(small_config(), RUNTIME, "stage1", [*inputs, inputs[0]], [], "said") == apart
+    assert sorted(read) == sorted(inputs)
 
 
 def test_the_fingerprint_hangs_on_the_code_it_is_given(inputs: list[Path], tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
 """Evaluation of a model folder, against transformers' own `generate` and the template's own text."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 from score_core.errors import UserError
+from score_core.evaluation.evaluate import attempt_all
 from score_core.evaluation.word_overlap import word_overlap
 from score_core.models.folders import load_model, load_tokenizer
 from score_core.problems import Problem, read_problems
+from score_core.rewards.grader import Grader
+from score_core.rollout.conversation import Conversation
+from tests.score_core.rollout.speaker import Speaker
 from tests.small_run import RUNTIME, evaluate, small_config
 
 
@@ -56,6 +62,19 @@ def test_a_problem_is_answered_alike_in_any_company(small_run: Path, settings: d
     pd.testing.assert_frame_equal(together, apart)
     fewer = of(small_run, slice(3, 9), **settings)
     pd.testing.assert_frame_equal(together.iloc[3:9].reset_index(drop=True), fewer)
+
+
+def test_more_samples_than_a_batch_holds_take_several(make_conversation: Callable[..., Conversation]) -> None:
+    problems = [Problem(str(n), f"{n}+1", (str(n + 1),)) for n in range(2)]
+    tables, counts = [], []
+    for size in (10, 2):
+        settings = small_config(evaluation={"temperature": 0.9, "samples": 5, "batch_size": size})
+        engine: Any = Speaker()
+        said, grader = make_conversation(max_new_tokens=4), Grader(settings.reward)
+        tables.append(attempt_all(engine, said, grader, problems, settings.evaluation, seed=1))
+        counts.append([request.count for request in engine.requests])
+    pd.testing.assert_frame_equal(*tables)
+    assert counts == [[10], [2, 2, 1, 2, 2, 1]]
 
 
 def test_sampling_hangs_on_the_seed_alone(small_run: Path) -> None:

@@ -44,7 +44,7 @@ class Toy:
         shapes = [(len(answers) ** turn, len(prefixes), vocabulary) for turn in range(attempts)]
         self.tables = [draw(*shape).requires_grad_() for shape in shapes]
         self.reference = [table.detach() + 0.7 * draw(*table.shape) for table in self.tables]
-        # A verifier with partial credit, so that outcomes are not only right and wrong.
+        # A verifier with partial credit: rewards are graded, and an answer is right or wrong besides.
         self.reward_S = torch.tensor([0.0, 1.0, 0.5, 0.0], dtype=torch.float64)[
             torch.arange(len(answers)) % 4
         ]
@@ -61,6 +61,7 @@ class Toy:
         )
         self.mask_nTL = self.mask_SL[self.said_nT]
         self.reward_nT = self.reward_S[self.said_nT]
+        self.correct_nT = self.reward_nT == 1
         self.repeated_nT = self.said_nT.diff(dim=1) == 0
 
     def distributions(self, tables: Sequence[Tensor]) -> Tensor:
@@ -146,6 +147,7 @@ def estimate(
     reference_nTL = torch.cat([toy.logp(toy.reference) for toy in toys])
     mask_nTL = torch.cat([toy.mask_nTL for toy in toys])
     reward_nT = torch.cat([toy.reward_nT for toy in toys])
+    correct_nT = torch.cat([toy.correct_nT for toy in toys])
     repeated_nT = torch.cat([toy.repeated_nT for toy in toys])
     probability_n = torch.cat([toy.probability() for toy in toys])
     exact_nTL = torch.cat([kl_of_positions(toy) for toy in toys])
@@ -168,7 +170,7 @@ def estimate(
         trained_NT = trained_T.expand(len(rows), attempts)
         average = MovingAverage(mean=dict(state or {}))
         pieces.append(
-            advantages(returns_NT, reward_nT[rows], group_N, trained_NT, first, later, average).detach()
+            advantages(returns_NT, correct_nT[rows], group_N, trained_NT, first, later, average).detach()
         )
     advantage_NT = torch.cat(pieces)
 

@@ -85,7 +85,7 @@ def step(policy: nn.Module, reference: nn.Module, said: Sequence[Said], formula:
         for n in trained:
             others = [m for m in trained if m != n and said[m].pieces[0] == said[n].pieces[0]]
             if t == 1 and formula.given_first:
-                alike = [m for m in trained if m != n and reward[m][0] == reward[n][0]]
+                alike = [m for m in trained if m != n and correct[m][0] == correct[n][0]]
                 others = [m for m in alike if m in others] or alike
             advantage = returns[n][t] - mean([returns[m][t] for m in others])
             logp_L, reference_L, kl_L, _ = scores[n][t]

@@ -9,23 +9,23 @@ DRAWS = range(4)
 
 
 def step(seed: int, attempts: int = 2, prompts: int = 5, samples: int = 4):
-    """Returns, rewards (right, wrong and half right), groups in no order, and some given attempts."""
+    """Returns, whether attempts are right, groups in no order, and some given attempts."""
     generator = torch.Generator().manual_seed(seed)
     count = prompts * samples
     returns = torch.randn(count, attempts, dtype=torch.float64, generator=generator)
-    rewards = torch.randint(0, 3, (count, attempts), generator=generator).double() / 2
+    correct = torch.rand(count, attempts, generator=generator) < 0.5
     order = torch.randperm(count, generator=generator)
     group = torch.arange(prompts).repeat_interleave(samples)[order]
     trained = torch.ones(count, attempts, dtype=torch.bool)
     trained[:, 0] = torch.rand(count, generator=generator) < 0.8
-    return returns, rewards, group, trained
+    return returns, correct, group, trained
 
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def loop(name: str, returns, rewards, group, trained, t: int) -> list[float]:
+def loop(name: str, returns, correct, group, trained, t: int) -> list[float]:
     """The advantages of attempt t, one trajectory at a time."""
     result = []
     for i in range(len(group)):
@@ -39,7 +39,7 @@ def loop(name: str, returns, rewards, group, trained, t: int) -> list[float]:
         if name == "leave_one_out":
             value -= mean([float(returns[j, t]) for j in others])
         elif name == "leave_one_out_given_first":
-            alike = [j for j in everyone if j != i and rewards[j, t - 1] == rewards[i, t - 1]]
+            alike = [j for j in everyone if j != i and correct[j, t - 1] == correct[i, t - 1]]
             near = [j for j in alike if group[j] == group[i]]
             value -= mean([float(returns[j, t]) for j in near or alike])
         elif name in ("group_mean", "group_standardised"):
@@ -65,20 +65,20 @@ def loop(name: str, returns, rewards, group, trained, t: int) -> list[float]:
     ],
 )
 def test_against_loops(first, later, attempts, seed):
-    returns, rewards, group, trained = step(seed, attempts)
-    found = advantages(returns, rewards, group, trained, first, later, MovingAverage())
+    returns, correct, group, trained = step(seed, attempts)
+    found = advantages(returns, correct, group, trained, first, later, MovingAverage())
     for t in range(attempts):
-        expected = loop(later if t else first, returns, rewards, group, trained, t)
+        expected = loop(later if t else first, returns, correct, group, trained, t)
         torch.testing.assert_close(found[:, t], torch.tensor(expected, dtype=torch.float64))
 
 
 def test_the_three_cases_of_leave_one_out_given_first():
-    # Prompt 0: two with r1 = 1. Prompt 1: one with r1 = 1 (falls back to prompt 0's), one alone with 0.
+    # Prompt 0: two right first. Prompt 1: one right first (falls back to prompt 0's), one alone, wrong.
     returns = torch.tensor([[0.0, 3.0], [0.0, 5.0], [0.0, 10.0], [0.0, 7.0]])
-    rewards = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    correct = torch.tensor([[True, False], [True, False], [True, False], [False, False]])
     group, trained = torch.tensor([0, 0, 1, 1]), torch.ones(4, 2, dtype=torch.bool)
     found = advantages(
-        returns, rewards, group, trained, "leave_one_out", "leave_one_out_given_first", MovingAverage()
+        returns, correct, group, trained, "leave_one_out", "leave_one_out_given_first", MovingAverage()
     )
     assert found[:, 1].tolist() == [3 - 5, 5 - 3, 10 - (3 + 5) / 2, 7]
 
@@ -91,7 +91,7 @@ def test_it_takes_out_the_noise_that_the_first_attempt_adds():
     group, trained = torch.zeros(4), torch.ones(4, 2, dtype=torch.bool)
 
     def second(later: str) -> torch.Tensor:
-        return advantages(returns, rewards, group, trained, "none", later, MovingAverage())[:, 1]
+        return advantages(returns, rewards == 1, group, trained, "none", later, MovingAverage())[:, 1]
 
     assert second("leave_one_out_given_first").abs().max() == 0
     assert second("leave_one_out").abs().max() > 5
@@ -99,11 +99,11 @@ def test_it_takes_out_the_noise_that_the_first_attempt_adds():
 
 @pytest.mark.parametrize("name", ["leave_one_out", "group_mean", "group_standardised", "moving_average"])
 def test_given_attempts_get_nothing_and_inform_nobody(name):
-    returns, rewards, group, trained = step(0)
+    returns, correct, group, trained = step(0)
     wild = returns.clone()
     wild[~trained] = 1e6
     calm, stirred = (
-        advantages(r, rewards, group, trained, name, "none", MovingAverage()) for r in (returns, wild)
+        advantages(r, correct, group, trained, name, "none", MovingAverage()) for r in (returns, wild)
     )
     assert not trained[:, 0].all()
     assert (calm[~trained] == 0).all()
@@ -111,10 +111,10 @@ def test_given_attempts_get_nothing_and_inform_nobody(name):
 
 
 def test_nobody_is_trained():
-    returns, rewards, group, trained = step(0)
+    returns, correct, group, trained = step(0)
     trained[:, 0] = False
     state = MovingAverage(mean={1: 2.0})
-    found = advantages(returns, rewards, group, trained, "moving_average", "none", state)
+    found = advantages(returns, correct, group, trained, "moving_average", "none", state)
     assert (found[:, 0] == 0).all()
     assert state.mean == {1: 2.0}
 
@@ -123,8 +123,8 @@ def test_moving_average_uses_earlier_steps_only():
     state = MovingAverage(decay=0.9)
     expected_mean = {1: None, 2: None}
     for seed in range(5):
-        returns, rewards, group, trained = step(seed)
-        found = advantages(returns, rewards, group, trained, "moving_average", "moving_average", state)
+        returns, correct, group, trained = step(seed)
+        found = advantages(returns, correct, group, trained, "moving_average", "moving_average", state)
         for t in (0, 1):
             rows = trained[:, t]
             seen = expected_mean[t + 1]
@@ -135,13 +135,13 @@ def test_moving_average_uses_earlier_steps_only():
 
 
 def test_order_of_trajectories_does_not_matter():
-    returns, rewards, group, trained = step(1)
+    returns, correct, group, trained = step(1)
     order = torch.randperm(len(group), generator=torch.Generator().manual_seed(0))
 
     def found(rows: torch.Tensor) -> torch.Tensor:
         return advantages(
             returns[rows],
-            rewards[rows],
+            correct[rows],
             group[rows],
             trained[rows],
             "leave_one_out",

@@ -65,6 +65,7 @@ def test_unbiased_with_three_samples():
 )
 def test_leave_one_out_given_first_is_unbiased(objective, value, prompts, samples, vocabulary, length):
     toys = [Toy(vocabulary, length, seed=seed) for seed in range(prompts)]
+    assert len(toys[0].reward_S.unique()) == 3, "rewards are graded, and outcomes right or wrong"
     expected = [
         g
         for toy in toys

@@ -102,7 +102,7 @@ def whole_steps(toy: Toy, algorithm: Algorithm, samples: int) -> tuple[list[Tens
             Judged(
                 group_N=torch.zeros(samples),
                 rewards_NT=toy.reward_nT[rows],
-                correct_NT=toy.reward_nT[rows] == 1,
+                correct_NT=toy.correct_nT[rows],
                 changed_NT=~toy.repeated_nT[rows],
                 lengths_NT=lengths_nT[rows],
                 sampled_NT=torch.ones(samples, 2, dtype=torch.bool),

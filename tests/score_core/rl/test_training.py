@@ -20,9 +20,10 @@ from transformers.utils.logging import enable_progress_bar
 from score_core.errors import UserError
 from score_core.files import replacing
 from score_core.models.folders import load_tokenizer
+from score_core.models.memory import BatchSizes
 from score_core.problems import Problem, read_problems, write_problems
 from score_core.rl import training
-from score_core.rl.arguments import micro_batches
+from score_core.rl.arguments import batch_sizes, micro_batches
 from score_core.rl.trainer import PolicyTrainer
 from score_core.rl.training import Best
 from score_core.rollout.conversation import Conversation
@@ -226,6 +227,23 @@ def test_nothing_of_a_phase_is_held_when_the_next_one_loads_its_models(
     finally:
         gc.enable()
     assert len(trainers) == 3 and alive == [0, 0, 0]
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+def test_sizes_leave_room_for_a_reference_that_is_a_model_of_its_own(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: dict[str, int] | None
+) -> None:
+    """That of whole models is counted always; under adapters there is one from the second phase on."""
+    counted = []
+
+    def noting(*given: Any, starts: int, **named: Any) -> BatchSizes:
+        counted.append(starts)
+        return batch_sizes(*given, starts=starts, **named)
+
+    monkeypatch.setattr("score_core.rl.training.batch_sizes", noting)
+    config = small_config(lora=lora, stage1={"attempts": 3, "steps": 1})
+    train_stage("stage1", config, RUNTIME, folders(small_run, tmp_path, "stage1"))
+    assert counted == [0, int(lora is not None)]
 
 
 def test_select_keeps_the_best_validation(small_run: Path, tmp_path: Path) -> None:

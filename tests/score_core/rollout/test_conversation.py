@@ -6,7 +6,7 @@ import pytest
 
 from score_core.errors import UserError
 from score_core.problems import Problem
-from score_core.rollout.conversation import Conversation
+from score_core.rollout.conversation import ANSWER, Conversation
 from tests.sampling import sample
 
 RETRY = "There might be an error. Correct it {if} any, and write ANSWER: again."
@@ -185,15 +185,30 @@ def test_few_shot_mistakes_name_file_and_line(speak, line):
     [
         "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:",
         "{% for m in messages %}{{ m.content }}\n<|im_end|>{% endfor %}",
-        "{% for m in messages if m.role == 'assistant' %}{{ m.content }}<|im_end|>{% endfor %}",
-        "{% for m in messages if m.role == 'user' %}{{ m.content }}<|im_end|>{% endfor %}",
     ],
-    ids=["no end token", "end token behind a line break", "no instruction", "no answer"],
+    ids=["no end token", "end token behind a line break"],
 )
 def test_a_template_that_does_not_close_its_turns_is_refused(speak, text_tokenizer, template):
     text_tokenizer.chat_template = template
     with pytest.raises(UserError, match="does not close an assistant's turn with an end token"):
         speak()
+
+
+@pytest.mark.parametrize(
+    ("says", "lost"),
+    [
+        ("m.content|upper", RETRY),
+        ("m.content|replace(' ', '')", RETRY),
+        ("m.content if m.role == 'assistant'", RETRY),
+        ("m.content if m.role == 'user'", ANSWER),
+        ("m.content if m.role == 'user' else m.content|lower", ANSWER),
+    ],
+)
+def test_a_template_that_rewrites_what_is_said_is_refused_as_such(speak, text_tokenizer, says, lost):
+    text_tokenizer.chat_template = "{% for m in messages %}{{ " + says + " }}<|im_end|>{% endfor %}"
+    with pytest.raises(UserError, match="leaves out or rewrites what is said") as caught:
+        speak()
+    assert repr(lost[:60]) in str(caught.value)
 
 
 def test_end_tokens_that_disagree_with_the_template_are_refused(speak, text_tokenizer):

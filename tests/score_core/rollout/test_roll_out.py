@@ -63,12 +63,13 @@ GIVEN = {at: [[4 + k, 5, END] for k in range(SAMPLES)] for at in (1, 4)}
 
 
 @pytest.mark.parametrize("given", [None, GIVEN], ids=["all sampled", "some given"])
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
 def test_every_trajectory_is_its_problem_s_and_judged_as_such(
     make_conversation, tokenizer, grader, batch_size, given
 ):
     conversation = make_conversation(max_new_tokens=MOST)
-    found, _ = rolled(conversation, grader, batch_size, given)
+    found, requests = rolled(conversation, grader, batch_size, given)
+    assert max(request.count for request in requests) <= batch_size
     rewards, seen = [], set()
     for n, problem in enumerate(problem for problem in PROBLEMS for _ in range(SAMPLES)):
         at, k = divmod(n, SAMPLES)

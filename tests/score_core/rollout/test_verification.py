@@ -138,7 +138,10 @@ def rolled(small_run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ro
 
     def roll(problems: list[Problem], attempts: int = 2, **options: Any) -> Rollout:
         options = {"batch_size": 1000, "samples": SAMPLES, **options}
-        draw = lambda at: noise(int(problems[at].id, 16) % 1000, 2 * attempts - 1)  # noqa: E731
+
+        def draw(at: int) -> np.ndarray:
+            return noise(int(problems[at].id, 16) % 1000, 2 * attempts - 1)[: options["samples"]]
+
         return roll_out(engine, said, grader, problems, attempts, noise=draw, **options)
 
     return roll
@@ -185,6 +188,16 @@ def test_only_those_that_said_wrong_are_revised_and_others_stand(
 def test_what_is_said_hangs_on_no_neighbour(rolled: Callable[..., Rollout], problems: list[Problem]) -> None:
     together, apart = rolled(problems), [rolled([one]) for one in problems]
     assert list(together.trajectories.segments) == [row for one in apart for row in one.trajectories.segments]
+
+
+def test_a_batch_whose_dialogues_have_all_ended_is_done(
+    rolled: Callable[..., Rollout], problems: list[Problem]
+) -> None:
+    """Alone, dialogues that end early are nobody's neighbours."""
+    together = rolled(problems, 3).trajectories.segments
+    found = [rolled([one], 3, samples=1).trajectories.segments[0] for one in problems]
+    assert found == [together[row] for row in range(0, len(together), SAMPLES)]
+    assert len({sum(bool(ids) for ids, turn in pieces if turn) for pieces in found}) > 1
 
 
 def test_the_engine_says_how_likely_each_token_was(

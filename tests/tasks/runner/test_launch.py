@@ -2,15 +2,19 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from score_core.config.parsing import load_runtime
-from score_core.config.runtime import Launch
+from score_core.config.runtime import Launch, Runtime
 from score_core.distributed import check_strategy, init_processes
+from score_core.embedded import tiny_model
 from score_core.errors import UserError
+from score_core.models.memory import BatchSizes
+from score_core.rl.arguments import batch_sizes
 from tasks.runner.accelerate_launch import was_killed
 from tasks.runner.launch import _on_this_machine, check_kernels, check_launch, command, launch, resolve
 from tests.configs import config, runtime
@@ -101,6 +105,62 @@ def test_a_sampler_that_nobody_asks_is_told(
     assert [found for found, _ in said] == ([level] if level else [])
     key = f"{section or 'evaluation'}.sampling"
     assert all(f"launch.sampler: start is not used: params.yaml: {key}" in words for _, words in said)
+
+
+SERVER = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sampling", "left"),
+    [
+        ({"launch": {"sampler": "start"}}, "any", 0.75),
+        ({"launch": {"sampler": "start"}, "vllm": {"gpus": "1"}}, "any", 1.0),
+        ({"launch": {"sampler": SERVER}}, "any", 1.0),
+        ({"launch": {"sampler": SERVER, "sampler_beside": True}}, "any", 0.75),
+        ({"launch": {"sampler": "start"}}, "reproducible", 1.0),
+    ],
+)
+def test_a_server_on_the_trainers_gpus_is_left_its_share_of_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: dict[str, Any], sampling: str, left: float
+) -> None:
+    """Once it is started its address says nothing of where it is."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    tiny_model.build("qwen2", 7, tmp_path / "base")
+    allowing = config(training={"sampling": sampling})
+    how = runtime(**{**settings, "vllm": {"memory": 0.25, **settings.get("vllm", {})}})
+    found = launch("tasks.train", [], allowing, how, "stage1", lambda *_: SERVER)
+    assert found.launch.sampler in ("start", SERVER)
+
+    def sizes(how: Runtime, memory: float) -> BatchSizes:
+        gpu = SimpleNamespace(total_memory=memory)
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: gpu)
+        return batch_sizes(allowing, how, tmp_path / "base", 1000)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("score_core.rl.arguments.CHUNK", 1000)
+    assert sizes(found, 4e8) == sizes(runtime(), left * 4e8)
+    assert sizes(runtime(), 4e8).tokens > sizes(runtime(), 3e8).tokens
+
+
+def test_all_processes_know_of_a_server_beside_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told: dict[str, str] = {}
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(
+        "tasks.runner.launch._supervise", lambda _, environment, ending: told.update(environment) or 0
+    )
+    file = runtime_file(tmp_path, strategy="ddp", processes=2, sampler="start")
+    with pytest.raises(SystemExit):
+        launch(
+            "tasks.train",
+            [],
+            config(training={"sampling": "any"}),
+            load_runtime(file),
+            "stage1",
+            lambda *_: SERVER,
+        )
+    found = load_runtime(file, told).launch
+    assert (found.sampler, found.sampler_beside) == (SERVER, True)
 
 
 LORA = {"rank": 4, "alpha": 8, "targets": "all-linear"}

@@ -14,7 +14,7 @@ from score_core.errors import UserError
 from score_core.models.handover import PREFIX
 from score_core.rollout.engines import ENGINES, engine_name, make_engine, sampled_by, vllm_server
 from score_core.rollout.engines.builtin import BuiltinEngine
-from score_core.rollout.engines.engine import Request, Sampled
+from score_core.rollout.engines.engine import Engine, Request, Sampled
 from score_core.rollout.engines.vllm import SEEDS, VllmEngine
 from score_core.rollout.engines.vllm_server import Question, VllmServer
 from tests.configs import runtime
@@ -268,6 +268,19 @@ def test_auto_takes_a_server_only_where_one_is_named_and_allowed() -> None:
 def test_settings_that_name_no_server_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         runtime(**settings)
+
+
+def test_a_folder_for_weights_that_is_not_there_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    def make(folder: Path, **launch: Any) -> Engine:
+        launch = {"sampler": "http://127.0.0.1:1", **launch}
+        return make_engine("vllm", runtime(launch=launch, vllm={"weights": str(folder)}), "float32")
+
+    assert make(tmp_path)
+    with pytest.raises(UserError, match=r"runtime\.yaml: vllm\.weights: .*nowhere: no such folder; make it"):
+        make(tmp_path / "nowhere")
+    # The first machine alone hands over.
+    later = {"machines": 2, "machine_rank": 1, "main_address": "10.0.0.1", "main_port": 9}
+    assert make(tmp_path / "nowhere", **later)
 
 
 def test_the_account_of_an_engine() -> None:
