@@ -110,7 +110,8 @@ def test_two_processes_do_what_one_does(
         assert f"{kind}: stopped and saved at step 3 of 5" in said
         assert not (tmp_path / STOPPED / kind).exists()
     said = together(small_run, tmp_path / STOPPED, strategy, *KINDS)
-    assert said.count("resumed from step 3\n") == 2 * len(KINDS)
+    # Without the line's end: two processes write, and one may do so in between.
+    assert said.count("resumed from step 3") == 2 * len(KINDS)
     compare(tmp_path / STOPPED, alone)
 
 
