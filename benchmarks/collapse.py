@@ -1,6 +1,6 @@
 """The monitor of collapse on ten runs that are made to collapse, and on ten sound ones.
 
-    .venv/bin/python -m benchmarks.collapse --work FOLDER     # half an hour on a quiet core
+    .venv/bin/python -m benchmarks.collapse --work FOLDER     # ten minutes on a quiet core
 
 Runs of 80 steps of 16 prompts x 8 on sums of three digits, small enough for many. Made to collapse: no Stage
 I on a base model that leaks nothing (copies), credit across turns with a large bonus (spoils the first
@@ -9,7 +9,7 @@ in score_core/rl/collapse.py were chosen on runs of another seed (`--seeds 21`).
 
 Writes benchmarks/collapse.csv: for each run what it came to on validation problems, and what the monitor
 told. FOLDER keeps models and curves; runs that are there are not run again. A run made to collapse may not,
-and a sound one may: what it came to says which. The committed table holds seeds 31 and 32 only so far.
+and a sound one may: what it came to says which.
 """
 
 from collections.abc import Iterator, Mapping
