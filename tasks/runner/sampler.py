@@ -128,7 +128,8 @@ def serving(
             "--max-model-len", str(longest),
             "--tensor-parallel-size", str(settings.tensor_parallel),
             "--gpu-memory-utilization", str(settings.memory),
-            *(["--enforce-eager"] if on_cpus else []),
+            # Of a prompt that it reads in parts it turns a seeded generator back, which one of a CPU cannot.
+            *(["--enforce-eager", "--no-enable-chunked-prefill"] if on_cpus else []),
             *shlex.split(settings.arguments),
         ]  # fmt: skip
         log.info("%s", shlex.join(line))

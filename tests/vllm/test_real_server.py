@@ -66,7 +66,8 @@ def start_of(port: int = 0) -> Runtime:
         vllm={
             "python": str(ROOT / ".venv-vllm" / "bin" / "python"),
             "port": port,
-            "arguments": "--kv-cache-memory-bytes 268435456",
+            # Few tokens at a time, so that many a prompt has to wait, and none may be read in parts.
+            "arguments": "--kv-cache-memory-bytes 268435456 --max-num-batched-tokens 64",
         },
     )
 
