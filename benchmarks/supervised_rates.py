@@ -3,8 +3,8 @@
     python -m benchmarks.supervised_rates --work FOLDER     # 40 minutes on a quiet core
 
 Trains as the cells of experiments/compare do. Writes benchmarks/supervised_rates.csv: validation accuracy at
-the end of training. conf/profile/default.yaml takes each method's rate with the best second attempt. FOLDER
-keeps data, models and curves; what is there is not made again.
+the end of training. The default profile keeps RL's rate, 0.001, which gives the best second attempt but for
+STaR's (docs/methods.md). FOLDER keeps data, models and curves; what is there is not made again.
 """
 
 import subprocess
