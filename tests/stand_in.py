@@ -4,7 +4,7 @@
 
 Like vLLM's it is started without weights, takes up new ones from a folder, keeps the output layer of a
 model that it takes for tied, and answers from what it computed with the old weights until it is told to
-forget that. `lies` makes it go wrong in further ways.
+forget that. It takes adapters up to a rank. `lies` makes it go wrong in further ways.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -49,14 +50,18 @@ class StandIn(ThreadingHTTPServer):
         after: answers after which it is started anew, or dies.
         alone: whether it is a process of its own.
         asked: bodies of all requests for completions.
-        loaded: folders of all hand-overs.
+        loaded: folders of all hand-overs, those of adapters too.
+        rank: the largest of adapters that it takes; 0 for one that was not started for any.
+        longest: most tokens of a question and what it asks for.
     """
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, folder: Path, port: int = 0, dummy: bool = True) -> None:
+    def __init__(self, folder: Path, port: int = 0, dummy: bool = True, rank: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
+        self.rank, self.longest = rank, 1 << 30
+        self.adapters: dict[str, PreTrainedModel] = {}
         self.lies: set[str] = set()
         self.after, self.alone = 0, False
         self.asked: list[dict[str, Any]] = []
@@ -65,7 +70,8 @@ class StandIn(ThreadingHTTPServer):
         self.model = self._made_up()
         if not dummy:
             self.take(folder)
-        self.seen: dict[tuple[int, ...], PreTrainedModel] = {}  # the weights that a prompt was read with
+        # The weights that a prompt was read with, by the name that was asked.
+        self.seen: dict[tuple[str, tuple[int, ...]], PreTrainedModel] = {}
         self.turn = threading.Lock()
 
     @property
@@ -101,6 +107,18 @@ class StandIn(ThreadingHTTPServer):
         assert not unknown and set(missing) <= {"lm_head.weight"}, (missing, unknown)
         self.model = model
 
+    def take_adapter(self, name: str, folder: Path) -> None:
+        """Holds one at a time, under its name; vLLM forgets nothing of what it computed with others."""
+        rank = PeftConfig.from_pretrained(str(folder)).r
+        if rank > self.rank:
+            raise ValueError(f"LoRA rank {rank} is greater than max_lora_rank {self.rank}.")
+        if name in self.adapters:
+            raise ValueError(f"The lora adapter '{name}' has already been loaded.")
+        self.loaded.append(str(folder))
+        if "stale" not in self.lies or len(self.loaded) < 3:
+            self.adapter = PeftModel.from_pretrained(deepcopy(self.model), str(folder)).eval()
+        self.adapters[name] = self.adapter
+
     def call(self, method: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         """`collective_rpc`."""
         if method == "update_config":
@@ -119,10 +137,14 @@ class StandIn(ThreadingHTTPServer):
             self.model, self.after = self._made_up(), 0
             self.seen.clear()
         (prompt,) = body["prompt"]
+        if len(prompt) + body["max_tokens"] > self.longest:
+            raise ValueError(f"This model's maximum context length is {self.longest} tokens.")
         if "another" in self.lies:
             prompt = prompt[::-1]
         read = body["prompt_logprobs"] is not None
-        model = self.model if read else self.seen.setdefault(tuple(prompt), self.model)
+        named = body["model"]
+        now = self.model if named == "policy" else self.adapters[named]
+        model = now if read else self.seen.setdefault((named, tuple(prompt)), now)
         choices = answers(model, prompt, body, "no temperature" in self.lies)
         for choice in choices:
             choice["prompt_logprobs"] = read_logp(model, prompt) if read else None
@@ -198,7 +220,9 @@ class Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
     def do_GET(self) -> None:
-        self._say(200, {"data": [{"id": "policy"}]} if self.path == "/v1/models" else {})
+        cards = [{"id": "policy", "parent": None}]
+        cards += [{"id": name, "parent": "policy"} for name in self.server.adapters]
+        self._say(200, {"data": cards} if self.path == "/v1/models" else {})
 
     def do_POST(self) -> None:
         text = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -209,6 +233,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status, said = 200, {}
+        if "lora" in self.path and not server.rank:
+            self._say(404, {"detail": "Not Found"})
+            return
         try:
             with server.turn, torch.inference_mode():
                 said = self._answer(body)
@@ -225,6 +252,12 @@ class Handler(BaseHTTPRequestHandler):
                 return {"success": False}
             self.server.seen.clear()
             return {"success": True}
+        if self.path == "/v1/load_lora_adapter":
+            self.server.take_adapter(body["lora_name"], Path(body["lora_path"]))
+            return {}
+        if self.path == "/v1/unload_lora_adapter":
+            del self.server.adapters[body["lora_name"]]
+            return {}
         return self.server.complete(body)
 
     def _say(self, status: int, content: dict[str, Any]) -> None:
@@ -242,12 +275,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--load-format", default="auto")
+    parser.add_argument("--max-lora-rank", type=int, default=0)
+    parser.add_argument("--max-model-len", type=int, required=True)
     given, _ = parser.parse_known_args()
     torch.set_num_threads(1)
-    server = StandIn(given.model, given.port, dummy=given.load_format == "dummy")
+    server = StandIn(given.model, given.port, given.load_format == "dummy", given.max_lora_rank)
     server.lies = set(filter(None, os.environ.get("LIES", "").split(",")))
     server.after = int(os.environ.get("AFTER", "0"))
-    server.alone = True
+    server.alone, server.longest = True, given.max_model_len
     print("stand-in is up", flush=True)
     server.serve_forever()
 

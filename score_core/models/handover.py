@@ -1,4 +1,4 @@
-"""A model of the trainer's as a folder that a server loads: whole, adapters merged, no weights shared."""
+"""A model of the trainer's as folders that a server loads: whole, no weights shared, or an adapter alone."""
 
 import os
 import shutil
@@ -14,6 +14,7 @@ import psutil
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -41,28 +42,32 @@ def write_config(base: Path, folder: Path) -> None:
     untied(load_configs(base)[0]).save_pretrained(str(folder))
 
 
-def write_whole(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+def write_whole(
+    model: PreTrainedModel | PeftModel, folder: Path, dtype: torch.dtype, adapters: bool = True
+) -> None:
     """Writes what `model` computes with now, which is left as it is.
 
     Args:
         model: with all its weights in this process; of a `peft.PeftModel` adapters that are switched off
             are left out.
         dtype: of the weights to write.
+        adapters: False leaves those out that are on, too.
     """
     whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     # FSDP makes a class of its own of the model's.
     kind: Any = next(one for one in type(whole).__mro__ if not issubclass(one, FSDPModule))
     with torch.device("meta"):
         skeleton = kind(untied(whole.config))
-    state = {name: weight.to("cpu", dtype) for name, weight in merged_weights(whole)}
+    state = {name: weight.to("cpu", dtype) for name, weight in merged_weights(whole, adapters)}
     # The skeleton's class knows how its weights are called and laid out in files.
     skeleton.to(dtype).save_pretrained(str(folder), state_dict=_unshared(state))
 
 
 @torch.no_grad()
-def merged_weights(whole: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(whole: PreTrainedModel, adapters: bool = True) -> Iterator[tuple[str, Tensor]]:
     """Names as without adapters, and weights with LoRA's added; shared ones under each of their names."""
-    layers = {name: layer for name, layer in whole.named_modules() if isinstance(layer, LoraLayer)}
+    modules = whole.named_modules() if adapters else ()
+    layers = {name: layer for name, layer in modules if isinstance(layer, LoraLayer)}
     for name, weight in whole.named_parameters(remove_duplicate=False):
         owner, _, kind = name.partition(".base_layer.")
         if owner in layers and kind == "weight" and not layers[owner].disable_adapters:
@@ -75,6 +80,33 @@ def merged_weights(whole: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
             yield name.replace(".base_layer.", "."), weight.detach()
 
 
+def write_adapter(model: PeftModel, folder: Path) -> None:
+    """Writes the adapter of `model`, of which there is one, as PEFT does; in float32."""
+    (name,) = model.peft_config
+    model.peft_config[name].save_pretrained(str(folder))
+    state = {
+        key.replace(f".{name}.", "."): weight.detach().to("cpu", torch.float32).contiguous()
+        for key, weight in _adapter_weights(model)
+    }
+    save_file(state, folder / "adapter_model.safetensors")
+
+
+def bytes_of_adapter(model: PeftModel) -> int:
+    """What an adapter takes in a folder, about."""
+    return sum(weight.numel() for _, weight in _adapter_weights(model)) * torch.float32.itemsize
+
+
+def _adapter_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
+    # Not by the model's state, for which FSDP would split the weights again.
+    return ((name, weight) for name, weight in model.named_parameters() if ".lora_" in name)
+
+
+def adapter_is_on(model: PeftModel) -> bool:
+    """Whether `model` computes with its adapter now."""
+    layers = (layer for layer in model.modules() if isinstance(layer, LoraLayer))
+    return not any(layer.disable_adapters for layer in layers)
+
+
 def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same with memory of its own for each, as files want it; the trainer's are not touched."""
     seen: set[int] = set()
@@ -85,7 +117,7 @@ def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def bytes_of(model: PreTrainedModel, dtype: torch.dtype) -> int:
+def bytes_of(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> int:
     """What the weights of a model take in a folder, about."""
     return (
         sum(weight.numel() for _, weight in model.named_parameters(remove_duplicate=False)) * dtype.itemsize

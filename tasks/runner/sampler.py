@@ -25,7 +25,8 @@ import torch
 from score_core.config.runtime import Runtime
 from score_core.config.schema import Config
 from score_core.errors import UserError
-from score_core.models.folders import base_of
+from score_core.files import read_json
+from score_core.models.folders import ADAPTER_CONFIG, base_of
 from score_core.models.handover import write_config
 from score_core.rollout.conversation import load_conversation
 from score_core.rollout.engines.handover_check import LENGTH
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 GRACE = 10.0  # seconds for it to end: it has nothing to save
 # Its workers each bind themselves to cores, all to the same ones.
 SILENT = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+# For ranks up to these it makes room.
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+TAKING_ADAPTERS = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
 ON_CPUS = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
@@ -67,8 +71,16 @@ def sampler(
         return
     base = base_of(model)
     longest = longest_asked(config, base, attempts, verifies)
-    with serving(base, config.dtype, longest, runtime, host, port, folder / "server.log"):
+    rank = adapter_rank(config, model)
+    with serving(base, config.dtype, longest, rank, runtime, host, port, folder / "server.log"):
         yield address
+
+
+def adapter_rank(config: Config, model: Path) -> int:
+    """The largest rank of the adapters that are trained, or that the folder `model` holds; 0 without any."""
+    trained = 0 if config.lora is None else config.lora.rank
+    file = model / ADAPTER_CONFIG
+    return max(trained, int(read_json(file, "train_stage1", ["r"])["r"]) if file.exists() else 0)
 
 
 def longest_asked(config: Config, base: Path, attempts: int, verifies: bool) -> int:
@@ -88,12 +100,20 @@ def longest_asked(config: Config, base: Path, attempts: int, verifies: bool) -> 
 
 @contextmanager
 def serving(
-    base: Path, dtype: str, longest: int, runtime: Runtime, host: str, port: int, record: Path | None
+    base: Path,
+    dtype: str,
+    longest: int,
+    rank: int,
+    runtime: Runtime,
+    host: str,
+    port: int,
+    record: Path | None,
 ) -> Iterator[Child]:
     """A server for models like the one in `base`, which ends with the block.
 
     Args:
         longest: most tokens of a dialogue.
+        rank: the largest of adapters that it is to take beside the weights; 0 for none.
         record: the file that its output goes to; None shows it.
 
     Raises:
@@ -110,6 +130,9 @@ def serving(
     environment = {**os.environ, **SILENT, **(ON_CPUS if on_cpus else {})}
     if on_cpus:
         environment["OMP_NUM_THREADS"] = str(runtime.threads)
+    room = next((size for size in RANKS if 0 < rank <= size), None)
+    if room is not None:
+        environment |= TAKING_ADAPTERS
     if settings.gpus is not None:
         environment["CUDA_VISIBLE_DEVICES"] = settings.gpus
     with tempfile.TemporaryDirectory(prefix="score-vllm-") as name:
@@ -128,6 +151,7 @@ def serving(
             "--max-model-len", str(longest),
             "--tensor-parallel-size", str(settings.tensor_parallel),
             "--gpu-memory-utilization", str(settings.memory),
+            *(["--enable-lora", "--max-lora-rank", str(room)] if room is not None else []),
             # Of a prompt that it reads in parts it turns a seeded generator back, which one of a CPU cannot.
             *(["--enforce-eager", "--no-enable-chunked-prefill"] if on_cpus else []),
             *shlex.split(settings.arguments),

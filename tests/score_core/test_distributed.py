@@ -35,7 +35,7 @@ def server(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """For what a server samples."""
     served = tmp_path_factory.mktemp("served") / "config"
     write_config(small_run / "base", served)
-    with StandIn(served) as standing:
+    with StandIn(served, rank=4) as standing:
         yield standing
 
 

@@ -37,6 +37,7 @@ from tests.small_run import evaluate, folders, small_config, train_stage, untied
 
 pytestmark = pytest.mark.vllm
 CLOSE = 1e-3  # nats; float32
+LORA = {"rank": 4, "alpha": 8}
 MODEL = {"hidden_size": 128, "heads": 4, "feed_forward": 256, "steps": 500}
 
 
@@ -58,16 +59,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start_of(port: int = 0) -> Runtime:
-    """Settings by which a server is started."""
+def start_of(arguments: str = "") -> Runtime:
+    """Settings by which a server is started, with these arguments of its own."""
     return runtime(
         threads=1,
         launch={"sampler": "start"},
         vllm={
             "python": str(ROOT / ".venv-vllm" / "bin" / "python"),
-            "port": port,
-            # Few tokens at a time, so that many a prompt has to wait, and none may be read in parts.
-            "arguments": "--kv-cache-memory-bytes 268435456 --max-num-batched-tokens 64",
+            "port": 0,
+            "arguments": f"--kv-cache-memory-bytes 268435456 {arguments}",
         },
     )
 
@@ -77,7 +77,9 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runt
     """A server that all tests share, and settings that name it."""
     log = tmp_path_factory.mktemp("log")
     began = time.monotonic()
-    with sampler(settings(), start_of(), run / "base", 2, log) as address:
+    # Few tokens at a time, so that many a prompt has to wait, and none may be read in parts.
+    few, adapters = start_of("--max-num-batched-tokens 64"), settings(lora=LORA)
+    with sampler(adapters, few, run / "base", 2, log) as address:
         print(f"up after {time.monotonic() - began:.0f} s")
         yield runtime(threads=1, launch={"sampler": address})
 
@@ -156,6 +158,44 @@ def test_each_hand_over_changes_the_answers_and_none_is_missed(
         assert agree(found, plain.sample(conversation, Request(prompts, 2))) < CLOSE
         said.append(flat(found))
     assert len({tuple(values) for values in said}) == 8
+
+
+def test_adapters_are_followed_and_left_out_where_they_are_off(
+    run: Path, engine: Engine, conversation: Conversation
+) -> None:
+    model = adapted(load_model(run / "base"))
+    prompts = [conversation.prompt(problem) for problem in read_problems(run / "data", "test")[:16]]
+    plain, said = BuiltinEngine(), []
+
+    def agrees() -> None:
+        for one in (plain, engine):
+            one.load(model)
+        found = engine.sample(conversation, Request(prompts, 2))
+        assert agree(found, plain.sample(conversation, Request(prompts, 2))) < CLOSE
+        said.append(tuple(flat(found)))
+
+    for number in range(3):
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if ".lora_B." in name:
+                    weight.normal_(std=0.1)
+        agrees()
+        with model.disable_adapter():
+            agrees()
+    assert len({*said}) == 4 and said[1] == said[3] == said[5]
+
+
+def test_an_adapter_of_a_higher_rank_than_the_server_takes_is_merged(
+    run: Path, engine: Engine, conversation: Conversation, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = adapted(load_model(run / "base"), rank=16)
+    prompts = [conversation.prompt(problem) for problem in read_problems(run / "data", "test")[:16]]
+    plain = BuiltinEngine()
+    for one in (plain, engine):
+        one.load(model)
+    off = agree(*(one.sample(conversation, Request(prompts, 2)) for one in (engine, plain)))
+    assert off < CLOSE and "merged into the weights from here on" in caplog.text
 
 
 def test_hand_overs_are_quick(run: Path, engine: Engine) -> None:

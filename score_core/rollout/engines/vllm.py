@@ -5,27 +5,41 @@ machine or another. It has random numbers of its own, so what a trajectory sampl
 was computed with: the engine is not reproducible. All processes of a run share the server: the first hands
 over, each asks for its own dialogues.
 
-Weights go as files in memory: 3 GB take a second or two. After each hand-over the server is asked something
-that the trainer answers, too (`handover_check.py`).
+Weights go as files in memory: 3 GB take a second or two. Of a model with an adapter the base goes once, and
+then the adapter alone where the server takes it: merged into bf16 weights, with their 8 bits, what is small
+beside them would be lost. After each hand-over the server is asked something that the trainer answers, too
+(`handover_check.py`).
 """
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Self
+from weakref import ref
 
 import torch
 from accelerate.utils import wait_for_everyone
+from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel
 
 from score_core.distributed import rank
 from score_core.errors import UserError
-from score_core.models.handover import bytes_of, passing_folder, write_whole
+from score_core.models.handover import (
+    adapter_is_on,
+    bytes_of,
+    bytes_of_adapter,
+    passing_folder,
+    write_adapter,
+    write_whole,
+)
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.engine import Engine, Request, Sampled, Setting
 from score_core.rollout.engines.handover_check import HandoverCheck
-from score_core.rollout.engines.vllm_server import Answer, Ask, Question, VllmServer
+from score_core.rollout.engines.vllm_server import Answer, Ask, Question, Refused, VllmServer
 from score_core.rollout.trajectories import Segments, TokenLogp
 
+log = logging.getLogger(__name__)
 SEEDS = 2**53  # what is random in a uniform number
 
 # One dialogue: its pieces, which attempts were cut, and their tokens' log-probabilities.
@@ -48,6 +62,8 @@ class VllmEngine(Engine):
         self.server, self.weights, self.dtype = server, weights, getattr(torch, dtype)
         self.check = HandoverCheck(server, tolerated)
         self._device: torch.device | None = None
+        self._takes_adapters: bool | None = None  # not asked yet
+        self._base: ref[nn.Module] | None = None  # whose weights the server has, for adapters on them
 
     @classmethod
     def make(cls, setting: Setting) -> Self:
@@ -78,12 +94,41 @@ class VllmEngine(Engine):
         """Hands the weights over; by the first process, when all others have what they asked for before."""
         wait_for_everyone()
         if rank() == 0:
-            with passing_folder(self.weights, bytes_of(model, self.dtype)) as folder:
-                write_whole(model, folder, self.dtype)
-                self.server.load(folder)
+            if not (isinstance(model, PeftModel) and self._hand_over_adapter(model)):
+                self._base = None
+                self._hand_over(model)
             self.check.after(model)
         self._device = model.device
         wait_for_everyone()
+
+    def _hand_over(self, model: PreTrainedModel | PeftModel, adapters: bool = True) -> None:
+        with passing_folder(self.weights, bytes_of(model, self.dtype)) as folder:
+            write_whole(model, folder, self.dtype, adapters)
+            self.server.load(folder)
+
+    def _hand_over_adapter(self, model: PeftModel) -> bool:
+        """The adapter where it is on, and the base where the server has another; False where it refuses."""
+        if self._takes_adapters is None:
+            self._takes_adapters = self.server.takes_adapters()
+            if not self._takes_adapters:
+                log.info("%s takes no adapters: they are merged into the weights", self.server.name)
+        if not self._takes_adapters:
+            return False
+        base = model.get_base_model()
+        if self._base is None or self._base() is not base:
+            self._hand_over(model, adapters=False)
+            self._base = ref(base)
+        if not adapter_is_on(model):
+            self.server.drop_adapter()
+            return True
+        try:
+            with passing_folder(self.weights, bytes_of_adapter(model)) as folder:
+                write_adapter(model, folder)
+                self.server.load_adapter(folder)
+        except Refused as error:
+            log.warning("adapters are merged into the weights from here on: %s", error)
+            self._takes_adapters = False
+        return self._takes_adapters
 
     def sample(self, conversation: Conversation, request: Request) -> Sampled:
         """See `Engine.sample`; of the noise only what seeds the server's own is used.

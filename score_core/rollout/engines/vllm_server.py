@@ -6,7 +6,7 @@ network only. Nothing that it answers is believed before counts, lengths and ord
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,15 @@ CONNECT = 10.0  # seconds
 # Seconds after which an idle connection is not used again. The server closes its own after 5, as httpx would:
 # a question sent at that moment is lost.
 IDLE = 1.0
+LOAD_ADAPTER = "/v1/load_lora_adapter"
 REMEDY = (
     "its log says why (.runs/<stage>/server.log where the stage started it); then run the same command "
     "again, which goes on from the last checkpoint"
 )
+
+
+class Refused(UserError):  # noqa: N818 - says what it is
+    """The server answers that it does not do this."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class VllmServer:
     """
 
     def __init__(self, address: str, timeout: float) -> None:
-        self.address, self._model = address, ""
+        self.address = address
         # Not through a proxy that the environment names.
         self._options: dict[str, Any] = {
             "base_url": address,
@@ -105,24 +110,50 @@ class VllmServer:
 
     def load(self, folder: Path) -> None:
         """Has it take the weights in `folder`, and forget what it computed with those before."""
+        self.drop_adapter()
         # Where it was started without weights, it would make some up once more.
         self._call("update_config", overrides={"load_config": {"load_format": "auto"}})
         self._call("reload_weights", weights_path=str(folder))
-        with self._reaching(), httpx.Client(**self._options) as client:
-            forgotten = self._content(client.post("/reset_prefix_cache"))
-        if forgotten.get("success") is False:
+        if self._content(self._send("POST", "/reset_prefix_cache")).get("success") is False:
             raise self._wrong("keeps what it computed with the weights before")
 
     def _call(self, method: str, **arguments: Any) -> None:
-        with self._reaching(), httpx.Client(**self._options) as client:
-            self._content(client.post("/collective_rpc", json={"method": method, "kwargs": arguments}))
+        self._checked(self._send("POST", "/collective_rpc", {"method": method, "kwargs": arguments}))
+
+    def takes_adapters(self) -> bool:
+        """Whether it can be given one beside its weights: whether it has the route for that."""
+        return self._send("POST", LOAD_ADAPTER, {}).status_code != httpx.codes.NOT_FOUND
+
+    def load_adapter(self, folder: Path) -> None:
+        """Has it take the adapter in `folder`, in place of the one before.
+
+        What it computed with others it tells apart by their names, so each folder needs one of its own.
+
+        Raises:
+            Refused: it has no room for its rank, or cannot compute with it.
+        """
+        self.drop_adapter()
+        self._checked(self._send("POST", LOAD_ADAPTER, {"lora_name": folder.name, "lora_path": str(folder)}))
+
+    def drop_adapter(self) -> None:
+        """Has it answer by its weights alone."""
+        for name in self._names()[1:]:
+            self._checked(self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name}))
 
     def model(self) -> str:
-        """What it calls the model that it has."""
-        if not self._model:
-            with self._reaching(), httpx.Client(**self._options) as client:
-                self._model = str(self._content(client.get("/v1/models"))["data"][0]["id"])
-        return self._model
+        """What it calls its adapter, or where it has none its weights."""
+        return self._names()[-1]
+
+    def _names(self) -> list[str]:
+        """Of its weights, and of the adapters that it has."""
+        content = self._content(self._send("GET", "/v1/models"))
+        with self._reading():
+            cards = [(str(card["id"]), card.get("parent")) for card in content["data"]]
+            return [cards[0][0], *(name for name, parent in cards if parent)]
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        with self._reaching(), httpx.Client(**self._options) as client:
+            return client.request(method, path, json=body)
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[Ask]:
@@ -142,7 +173,7 @@ class VllmServer:
     def _answers(self, question: Question, response: httpx.Response) -> list[Answer]:
         """As many answers as were asked for, each whole and to this question."""
         content = self._content(response)
-        with refusing(f"{self.name}: an answer that cannot be read", REMEDY):
+        with self._reading():
             choices = sorted(content["choices"], key=lambda choice: int(choice["index"]))
             numbers = [choice["index"] for choice in choices]
             asked = [choice["prompt_token_ids"] for choice in choices]
@@ -162,13 +193,16 @@ class VllmServer:
                 raise self._wrong(f"gave {len(answer.logp)} log-probabilities of {len(answer.ids)} tokens")
         return answers
 
-    def _content(self, response: httpx.Response) -> dict[str, Any]:
+    def _checked(self, response: httpx.Response) -> httpx.Response:
         if response.status_code != httpx.codes.OK:
             said = " ".join(response.text.split())[:200]
-            raise self._wrong(f"answered {response.status_code} ({said})")
-        if not response.content:
+            raise Refused(f"{self.name} answered {response.status_code} ({said}); {REMEDY}.")
+        return response
+
+    def _content(self, response: httpx.Response) -> dict[str, Any]:
+        if not self._checked(response).content:
             return {}
-        with refusing(f"{self.name}: no JSON in its answer", REMEDY):
+        with self._reading():
             return dict(response.json())
 
     @contextmanager
@@ -177,6 +211,9 @@ class VllmServer:
             yield
         except httpx.HTTPError as error:
             raise UserError(f"{self.name} does not answer ({one_line(error)}); {REMEDY}.") from error
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return refusing(f"{self.name}: an answer that cannot be read", REMEDY)
 
     def _wrong(self, what: str) -> UserError:
         return UserError(f"{self.name} {what}; {REMEDY}.")

@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from score_core.models import handover
 from score_core.models.handover import (
     PREFIX,
+    adapter_is_on,
     bytes_of,
+    bytes_of_adapter,
     merged_weights,
     passing_folder,
+    write_adapter,
     write_config,
     write_whole,
 )
@@ -27,10 +30,10 @@ from score_core.models.handover import (
 IDS = torch.tensor([[2, 9, 8, 14, 7], [2, 11, 12, 13, 4]])
 
 
-def adapted(model: Any, targets: Any = "all-linear") -> Any:
+def adapted(model: Any, targets: Any = "all-linear", rank: int = 4) -> Any:
     """The model with an adapter that changes what it says."""
     torch.manual_seed(3)
-    found = get_peft_model(model, LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+    found = get_peft_model(model, LoraConfig(r=rank, target_modules=targets, task_type="CAUSAL_LM"))
     with torch.no_grad():
         for name, weight in found.named_parameters():
             if "lora_" in name:
@@ -74,6 +77,44 @@ def test_an_adapter_that_is_switched_off_is_left_out(make_model: Callable[..., A
     with model.disable_adapter():
         write_whole(model, tmp_path / "reference", torch.float32)
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "reference")), plain)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2"])
+def test_base_and_adapter_apart_compute_what_the_model_computes(
+    make_model: Callable[..., Any], tmp_path: Path, family: str
+) -> None:
+    model = adapted(make_model(family), ["c_attn"] if family == "gpt2" else "all-linear")
+    (tmp_path / "adapter").mkdir()
+    write_whole(model, tmp_path / "base", torch.float32, adapters=False)
+    write_adapter(model, tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    with model.disable_adapter():
+        assert not adapter_is_on(model)
+        torch.testing.assert_close(logits(base), logits(model))
+    assert adapter_is_on(model)
+    found = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    torch.testing.assert_close(logits(found), logits(model))
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert bytes_of_adapter(model) == sum(weight.nbytes for weight in weights.values())
+
+
+def test_an_adapter_alone_keeps_what_merging_into_bf16_loses(
+    make_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = adapted(make_model())
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".lora_B." in name:
+                weight.mul_(1e-5)
+    for name, adapters in (("merged", True), ("base", False)):
+        write_whole(model, tmp_path / name, torch.bfloat16, adapters)
+    merged, base = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "base"))
+    changed = sum(int((merged[name] != weight).sum()) for name, weight in base.items())
+    assert changed < 0.01 * sum(weight.numel() for weight in base.values())
+    write_adapter(model, tmp_path)
+    found = load_file(tmp_path / "adapter_model.safetensors")
+    kept = {name.replace(".default.", "."): weight for name, weight in model.named_parameters()}
+    assert found and all(torch.equal(weight, kept[name]) for name, weight in found.items())
 
 
 def test_adapters_are_added_in_float32_whatever_is_computed_in(make_model: Callable[..., Any]) -> None:

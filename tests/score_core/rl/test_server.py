@@ -51,6 +51,7 @@ def test_a_stage_trains_and_its_model_is_evaluated(
     small_run: Path, tmp_path: Path, stand_in: StandIn, lora: dict[str, int] | None
 ) -> None:
     target = folders(small_run, tmp_path, "stage2")
+    stand_in.rank = LORA["rank"]
     # The reference gives some first attempts, so it is handed over, too.
     config = allowing(stage2={"offline_first_attempts": 0.3}, lora=lora)
     runtime = with_server(stand_in)
@@ -58,12 +59,13 @@ def test_a_stage_trains_and_its_model_is_evaluated(
     curve = pd.read_csv(f"{target.metrics}_curve.csv")
     assert len(curve) == 2 and (curve["gap_mean"] < 1e-4).all() and (curve["gap_max"] < 1e-3).all()
     assert summary(target)["engine"] == "vllm" and summary(target)["reproducible"] is False
-    # In each of two steps the reference and the policy, and three validations.
-    assert len(stand_in.loaded) == 2 * 2 + 3
+    # In each of two steps the reference and the policy, and three validations; of the first and an adapter
+    # the base alone, once.
+    assert len(stand_in.loaded) == (2 * 2 + 3 if lora is None else 1 + 2 + 3)
     test = read_problems(small_run / "data", "test")
     found = evaluate(target.output, test, config, runtime)
     pd.testing.assert_frame_equal(found, evaluate(target.output, test, config, RUNTIME))
-    assert len(stand_in.loaded) == 2 * 2 + 3 + 1
+    assert len(stand_in.loaded) == (2 * 2 + 3 + 1 if lora is None else 1 + 2 + 3 + 2)
 
 
 def test_what_has_to_be_reproducible_is_not_given_to_a_server(

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 
+from score_core.algorithms import SETTINGS
+from score_core.config.parsing import load_config
 from tasks.commands.sampler import main
+from tasks.runner.sampler import longest_asked
 from tests.configs import ROOT
 from tests.small_run import lay_out, write_parameters
 from tests.tasks.runner.test_sampler import stand_in
@@ -37,6 +41,12 @@ def test_a_standing_server_serves_until_it_is_interrupted(small_run: Path, tmp_p
         said = [process.stdout.readline(), process.stdout.readline()]
         assert f"launch.sampler: http://127.0.0.1:{port}\n" in said
         assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).is_success
+        children = psutil.Process(process.pid).children(recursive=True)
+        (line,) = (child.cmdline() for child in children if "tests.stand_in" in child.cmdline())
+        # Also for the method whose dialogues are the longest.
+        config = load_config(tmp_path / "params.yaml", SETTINGS)
+        longest = longest_asked(config, small_run / "base", config.stage("pag").attempts, verifies=True)
+        assert int(line[line.index("--max-model-len") + 1]) == longest
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors

@@ -76,6 +76,21 @@ def test_an_engine_that_cannot_work_is_refused_before_a_server_is_started() -> N
         launch("tasks.train", [], config(training={"sampling": "any"}), uneven, "stage1", no_server)
 
 
+def test_a_server_is_started_for_the_correction_that_validation_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    asked, allowed = [], config(training={"sampling": "any"})
+
+    def serve(_: object, attempts: int, verifies: bool) -> str:
+        asked.append((attempts, verifies))
+        return "http://127.0.0.1:1"
+
+    for section in ("single_turn", "stage1", "pag"):
+        launch("tasks.train", [], allowed, runtime(launch={"sampler": "start"}), section, serve)
+    assert asked == [(2, False), (2, False), (2, True)]
+
+
 def test_a_reproducible_stage_starts_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which it sets
     found = launch("tasks.train", [], config(), runtime(launch={"sampler": "start"}), "stage1", no_server)

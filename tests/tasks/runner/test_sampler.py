@@ -13,8 +13,10 @@ import httpx
 import psutil
 import pytest
 import yaml
+from peft import LoraConfig, get_peft_model
 
 from score_core.errors import UserError
+from score_core.models.folders import load_model
 from tasks.runner.processes import GRACE
 from tasks.runner.sampler import sampler
 from tests.configs import config, runtime
@@ -73,6 +75,30 @@ def test_it_is_started_for_the_model_and_ends_with_the_block(small_run: Path, tm
     assert environment["VLLM_SERVER_DEV_MODE"] == environment["HF_HUB_OFFLINE"] == "1"
     assert environment["OMP_NUM_THREADS"] == "1"
     assert not Path(options["--model"]).exists()
+
+
+def test_it_has_room_for_the_adapters_that_it_is_asked_for(small_run: Path, tmp_path: Path) -> None:
+    def started(rank: int | None, model: Path) -> tuple[dict[str, str], dict[str, str]]:
+        settings = small_config(lora=rank and {"rank": rank, "alpha": 8})
+        with sampler(settings, starting(stand_in(tmp_path)), model, 2, tmp_path):
+            (server,) = (
+                process
+                for process in psutil.Process().children(recursive=True)
+                if "tests.stand_in" in process.cmdline()
+            )
+            return dict(pairwise(server.cmdline())), server.environ()
+
+    route = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+    options, environment = started(None, small_run / "base")
+    assert "--enable-lora" not in options and route not in environment
+    options, environment = started(9, small_run / "base")
+    assert options["--max-lora-rank"] == "16" and environment[route] == "1"
+    # Also where a whole model would be trained, and an adapter's is evaluated.
+    folder = tmp_path / "adapter"
+    adapter = LoraConfig(r=32, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(load_model(small_run / "base"), adapter).save_pretrained(str(folder))
+    options, _ = started(None, folder)
+    assert options["--max-lora-rank"] == "32" and "--enable-lora" in options
 
 
 def test_a_standing_server_is_left_alone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The engine that samples with a server, over HTTP, against the built-in one."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,13 @@ def stand_in(make_model: Callable[..., Any], tmp_path: Path) -> Iterator[StandIn
     make_model(tied=False).config.save_pretrained(tmp_path / "served")
     with StandIn(tmp_path / "served") as server:
         yield server
+
+
+@pytest.fixture
+def taking(stand_in: StandIn) -> StandIn:
+    """The same, started for adapters of rank 4."""
+    stand_in.rank = 4
+    return stand_in
 
 
 @pytest.fixture
@@ -124,6 +132,73 @@ def test_a_hand_over_changes_the_answers_and_none_is_missed(
         answers.append(str(found.segments))
     assert len({*answers}) == 4 and len({*stand_in.loaded}) == 4
     assert not list(tmp_path.glob(f"{PREFIX}*"))
+
+
+def test_of_an_adapters_model_the_base_goes_once_and_then_the_adapter_alone(
+    make_model: Any, conversation: Any, engine: VllmEngine, taking: StandIn, tmp_path: Path
+) -> None:
+    model, request, answers = adapted(make_model()), Request(PROMPTS, 2), []
+
+    def agrees(handed_over: int) -> None:
+        taking.loaded.clear()
+        engine.load(model)
+        found = engine.sample(conversation, request)
+        same(found, builtin(model, conversation, request))
+        answers.append(str(found.segments))
+        assert len(taking.loaded) == handed_over
+
+    agrees(2)
+    for number in range(3):
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if ".lora_B." in name:
+                    weight.normal_(std=0.3)
+        agrees(1)
+    with model.disable_adapter():  # the reference
+        agrees(0)
+    agrees(1)
+    assert len({*answers}) == 5 and answers[-1] == answers[-3]
+    model = make_model(seed=1)  # another phase's, whole
+    agrees(1)
+    model = adapted(model)
+    agrees(2)
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_adapters_that_a_server_does_not_take_are_merged(
+    make_model: Any,
+    conversation: Any,
+    engine: VllmEngine,
+    stand_in: StandIn,
+    caplog: pytest.LogCaptureFixture,
+    rank: int,
+) -> None:
+    caplog.set_level("INFO")
+    stand_in.rank = rank
+    model, request = adapted(make_model()), Request(PROMPTS, 2)
+    for _ in range(2):
+        engine.load(model)
+        same(engine.sample(conversation, request), builtin(model, conversation, request))
+    assert len(stand_in.loaded) == (3 if rank else 2)  # the base, in vain, and all weights twice
+    refused = "from here on: .* LoRA rank 4 is greater than max_lora_rank 2"
+    said = refused if rank else "takes no adapters: they are merged"
+    assert len(re.findall(said, caplog.text)) == 1
+
+
+def test_an_adapter_that_did_not_arrive_is_noticed(
+    make_model: Any, engine: VllmEngine, taking: StandIn
+) -> None:
+    model = adapted(make_model())
+    engine.load(model)
+    taking.lies = {"stale"}
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".lora_B." in name:
+                weight.neg_()
+    with pytest.raises(UserError, match=r"launch\.sampler: the server at .* differs from the trainer"):
+        engine.load(model)
 
 
 def test_small_steps_are_followed(make_model: Any, engine: VllmEngine) -> None:
