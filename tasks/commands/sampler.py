@@ -28,13 +28,16 @@ def run(given: argparse.Namespace) -> int:
             "asking a server; set any where one is to sample, also with --set training.sampling=any."
         )
     from score_core.models.folders import base_of
-    from tasks.runner.sampler import longest_asked, serving
+    from tasks.runner.sampler import adapter_rank, longest_asked, serving
 
     end_with_parent()
-    attempts = max([config.evaluation.attempts, *(stage.attempts for stage in config.stages.values())])
     base = base_of(given.model)
-    longest = longest_asked(config, base, attempts, config.evaluation.verifies)
-    with serving(base, config.dtype, longest, runtime, given.host, given.port, None) as child:
+    # Of every method, which validates with two attempts at least; those that verify need the prompts for it.
+    can_verify = None not in (config.conversation.verify, config.conversation.revise)
+    asked = {(max(2, one.attempts), one.verifies) for one in (config.evaluation, *config.stages.values())}
+    longest = max(longest_asked(config, base, *one) for one in asked if can_verify or not one[1])
+    rank = adapter_rank(config, given.model)
+    with serving(base, config.dtype, longest, rank, runtime, given.host, given.port, None) as child:
         print(f"launch.sampler: http://{given.host}:{given.port}", flush=True)
         return child.process.wait()
 

@@ -79,15 +79,14 @@ def launch(
             logging.INFO if section is None else logging.WARNING,
             "launch.sampler: %s is not used: params.yaml: %s.sampling: %s takes the built-in engine; set any "
             "there, or launch.sampler: null",
-            runtime.launch.sampler,
-            section or "evaluation",
-            sampling.sampling,
+            *(runtime.launch.sampler, section or "evaluation", sampling.sampling),
         )
     settings = launch_of(config, runtime.launch, section)
     if engine == "vllm":
         # Told apart here, since from here on the one that was started is an address like any other.
         beside = settings.sampler_beside or (settings.sampler == "start" and runtime.vllm.gpus is None)
-        address = serve(runtime, sampling.attempts, sampling.verifies)
+        # Validation asks for a correction, also of a method of one attempt.
+        address = serve(runtime, max(2, sampling.attempts), sampling.verifies)
         settings = settings.model_copy(update={"sampler": address, "sampler_beside": beside})
     if settings.strategy != "single":
         mixed = section is not None and config.mixed_precision(settings.strategy)
