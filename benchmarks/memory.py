@@ -3,7 +3,8 @@
     .venv/bin/python -m benchmarks.memory      # a minute
 
 For each shape, a Qwen2 with random weights, in a process of its own each time: the most memory while one
-micro-batch goes forward and backward, and while a batch is sampled, less what the process held before.
+micro-batch goes forward and backward, while a batch is sampled, and while prompts are read by a model in bf16
+with an adapter, less what the process held before.
 Writes benchmarks/memory.csv; ends with 1 if a figure is off by more than a fifth.
 """
 
@@ -37,6 +38,7 @@ def most_held() -> int:
 def measure(name: str, what: str, checkpointing: bool) -> None:
     """Prints reckoned and measured bytes of one shape."""
     import torch
+    from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from score_core.models.memory import Shape
@@ -59,7 +61,19 @@ def measure(name: str, what: str, checkpointing: bool) -> None:
     cached = 2 * config.num_key_value_heads * 64
     shape = Shape(parameters, layers, hidden, intermediate, vocabulary, cached, 4)
     half = LENGTH // 2
-    if what == "sampling":
+    if what == "reading":
+        lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        adapted = get_peft_model(model.bfloat16().requires_grad_(False), lora).eval()
+        ids = torch.ones(10 * ROWS, LENGTH, dtype=torch.long)
+        mask, cache = ids.clone(), BoundedCache(config, *ids.shape)
+        mask[0, 0] = 0  # one prompt is shorter
+        before = held()
+        with torch.no_grad():
+            adapted(
+                input_ids=ids, attention_mask=mask, past_key_values=cache, logits_to_keep=torch.tensor([-1])
+            )
+        reckoned = ids.numel() * (shape.token_read + shape.token_cached // 2)
+    elif what == "sampling":
         model.eval()
         before = held()
         with torch.no_grad():
@@ -96,7 +110,8 @@ def main() -> None:
         return
     rows = []
     for name in SHAPES:
-        for what, checkpointing in (("training", False), ("training", True), ("sampling", False)):
+        kinds = (("training", False), ("training", True), ("sampling", False), ("reading", False))
+        for what, checkpointing in kinds:
             line = [sys.executable, "-m", "benchmarks.memory", "--measure", name, what, str(checkpointing)]
             said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
             reckoned, found = map(int, said.split())

@@ -26,6 +26,8 @@ from score_core.errors import UserError
 log = logging.getLogger(__name__)
 # For the slowest process, which may have a whole batch to answer that others have not; NCCL's own is 10.
 PATIENCE = timedelta(minutes=30)
+# Numbers that DeepSpeed sums at a time: its own 500 million are a gigabyte, whatever the model's size.
+ZERO = {"reduce_bucket_size": 50_000_000}
 
 
 def trainer_settings(config: Config, launch: Launch) -> dict[str, Any]:
@@ -112,14 +114,19 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def keep_float32(accelerator: Accelerator) -> None:
-    """Has what mixed precision would round to bf16 on the way stay float32.
+def adjust_strategy(accelerator: Accelerator) -> None:
+    """Has what mixed precision would round to bf16 on the way stay float32, and buffers small.
 
     Under FSDP2 these are log-probabilities, the reference's too, and the mean over processes of gradients.
-    Under ZeRO it is the sum over micro-batches, in which bf16 loses whatever is 256 times smaller.
+    Under ZeRO it is the sum over micro-batches, in which bf16 loses whatever is 256 times smaller. DDP would
+    hold all gradients twice: as they are, and as they are sent.
     """
+    if accelerator.ddp_handler is not None:
+        accelerator.ddp_handler.gradient_as_bucket_view = True
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        accelerator.state.deepspeed_plugin.deepspeed_config["data_types"] = {"grad_accum_dtype": "fp32"}
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config
+        settings["data_types"] = {"grad_accum_dtype": "fp32"}
+        settings["zero_optimization"] |= ZERO
     plugin = accelerator.state.fsdp_plugin if accelerator.is_fsdp2 else None
     if plugin is not None and plugin.mixed_precision_policy is not None:
         plugin.mixed_precision_policy = replace(

@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 
 from score_core.config.runtime import Launch, Runtime
-from score_core.distributed import rank, world
+from score_core.distributed import ZERO, rank, world
 from score_core.errors import Stopped
 from score_core.problems import read_problems
 from score_core.rl import batches, logprobs, policy
@@ -131,6 +132,8 @@ def pretend() -> None:
     if os.environ.get("ACCELERATE_TORCH_DEVICE") == "cpu":
         PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)  # type: ignore
     training_args.is_torch_bf16_gpu_available = lambda: True
+    # ZeRO-3 would never release tensors as small as a small model's.
+    ZERO["stage3_param_persistence_threshold"] = 0
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
@@ -155,6 +158,11 @@ def tell_gradients() -> None:
         engine = getattr(trainer.accelerator, "deepspeed_engine_wrapped", None)
         if engine is not None:
             logging.info("gradients are summed in %s", engine.engine.optimizer.gradient_accumulation_dtype)
+            weights = list(engine.engine.module.parameters())
+            released = [one for one in weights if hasattr(one, "ds_id") and one.numel() == 0]
+            logging.info("of all weights released: %s", f"{len(released)} of {len(weights)}")
+        if isinstance(trainer.model_wrapped, DistributedDataParallel):
+            logging.info("gradients are views: %s", trainer.model_wrapped.gradient_as_bucket_view)
         if trainer.accelerator.is_fsdp2:
             parts = [part for part in trainer.model_wrapped.modules() if isinstance(part, FSDPModule)]
             groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]

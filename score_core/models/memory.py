@@ -1,6 +1,7 @@
 """What a process of training holds, in bytes: arithmetic from a model's shape, before anything is loaded.
 
-    weights  +  the larger of (cache and logits while sampling, activations and logits of a micro-batch)
+    weights  +  the larger of (cache, logits and what is read while sampling, activations and logits of a
+                               micro-batch)
 
 `benchmarks/memory.py` holds it against what is really held.
 """
@@ -22,6 +23,8 @@ USED = 0.9  # of a GPU: the rest is its driver's, the libraries', and lost betwe
 ADAM = 16  # bytes a trained number: itself, its gradient and two moments, in float32
 CPU_TOKENS, CPU_ROWS = 65_536, 1024  # fixed, so that results on CPUs do not depend on their memory
 MOST_TOKENS, MOST_ROWS = 262_144, 4096  # more at a time is no faster
+READ = 10**9  # bytes for the prompts that are read at a time: enough tokens to keep a GPU busy
+LIVE = 10**9  # numbers that ZeRO-3 keeps gathered while it trains
 DTYPES: dict[Literal["float32", "bfloat16"], int] = {"float32": 4, "bfloat16": 2}
 
 
@@ -34,6 +37,7 @@ class Shape:
         layers, hidden, intermediate, vocabulary: as the configuration has them.
         cached: numbers that the cache keeps of a token in one layer: its keys and values.
         dtype: bytes of a number that is computed with.
+        tied: whether embedding and output layer are the same weights.
     """
 
     parameters: int
@@ -43,6 +47,7 @@ class Shape:
     vocabulary: int
     cached: int
     dtype: int
+    tied: bool = False
 
     @classmethod
     def of(cls, folder: Path, config: PreTrainedConfig, dtype: Literal["float32", "bfloat16"]) -> "Shape":
@@ -66,6 +71,7 @@ class Shape:
             text.vocab_size,
             2 * heads * size,
             DTYPES[dtype],
+            bool(getattr(config, "tie_word_embeddings", True)),
         )
 
     @property
@@ -101,6 +107,19 @@ class Shape:
         return kept + max(4 * 4 * scored, 3 * tokens * self.token_layer)
 
     @property
+    def token_read(self) -> int:
+        """Bytes of a token in the layer that computes, without backward: what comes in, and the MLP's parts.
+
+        In float32, which an adapter's inputs and outputs are, whatever it sits on.
+        """
+        return 4 * (8 * self.hidden + 3 * self.intermediate)
+
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens may be read at a time."""
+        return READ // self.token_read
+
+    @property
     def row_logits(self) -> int:
         """Bytes of a row while its next token is drawn: logits, in float32, and their masses."""
         return self.vocabulary * (self.dtype + 3 * 4)
@@ -114,24 +133,29 @@ def weight_bytes(
     Policy and reference, gradients and optimiser; and `starts` more frozen models of the same shape, as where
     the model that training starts from samples, or the reference is an earlier phase's adapter. An adapter of
     rank r has about 2 r / hidden of the numbers of the layers it is on, and the reference is the model under
-    it. Of split models FSDP2 gathers one layer after another, and keeps the output layer from a forward on.
+    it. Of split models FSDP2 gathers one layer after another, and keeps the output layer from a forward on;
+    ZeRO-3 keeps some layers. What is packed takes 4 bits and its scales, embedding and output layer not.
     """
     split, processes = launch.strategy, launch.world_size
     share = 1 / processes if split in ("zero3", "fsdp2") else 1.0
     trained = shape.dtype if launch.offload else ADAM  # offloaded, only what is computed with stays
-    kept = shape.vocabulary * shape.hidden * shape.dtype * (1 - share) if split == "fsdp2" else 0.0
+    ends = shape.vocabulary * shape.hidden
+    kept = ends * shape.dtype * (1 - share) if split == "fsdp2" else 0.0
+    gathered = shape.parameters * shape.dtype * (1 - share)
+    live = gathered * min(1.0, LIVE / shape.parameters) if split == "zero3" else 0.0
     if lora is not None:
-        under = shape.parameters * (0.6 if packed else shape.dtype) * share + kept
+        under = shape.parameters * shape.dtype * share + kept
+        if packed:
+            ends *= 1 if shape.tied else 2
+            under = 0.52 * (shape.parameters - ends) + ends * shape.dtype
         adapter = shape.parameters * min(1.0, 2 * lora.rank / shape.hidden)
         optimiser = trained / (processes if split in ("zero2", "zero3", "fsdp2") else 1)
-        return round(under * (1 + starts) + adapter * optimiser), round(
-            shape.parameters * shape.dtype * (1 - share)
-        )
+        return round(under * (1 + starts) + adapter * optimiser + live), round(gathered - live)
     reference = shape.parameters * shape.dtype * share * (1 + starts)
     if split == "zero2":
         return round(reference + shape.parameters * (shape.dtype + (trained + 2) / processes)), 0
     held = reference + shape.parameters * (trained + (2 if shape.dtype == 2 else 0)) * share + 2 * kept
-    return round(held), round(shape.parameters * shape.dtype * (1 - share))
+    return round(held + live), round(gathered - live)
 
 
 @dataclass(frozen=True)
@@ -169,6 +193,7 @@ def fit_batches(
     if room is None:
         return BatchSizes(max(CPU_TOKENS, longest), CPU_ROWS)
     held, sampling = weights
+    sampling += max(READ, longest * shape.token_read)
     free = USED * room - held
     kept, row = shape.token_activations(checkpointing), longest * shape.token_cached + shape.row_logits
     tokens = min(int(free / (kept + 3 * shape.token_layer)), int((free - 16 * chunk) / kept))

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from score_core.checkpointing.resumable_trainer import ResumableTrainer
 from score_core.config.schema import Evaluation
-from score_core.distributed import full_state_dict, gather_weights, keep_float32
+from score_core.distributed import adjust_strategy, full_state_dict, gather_weights
 from score_core.evaluation.evaluate import attempt_all
 from score_core.evaluation.metrics import summarise
 from score_core.files import replacing
@@ -102,7 +102,7 @@ class PolicyTrainer(ResumableTrainer):
             **kwargs,
         )
         config.use_cache = use_cache  # the Trainer has switched it off, and it would be published so
-        keep_float32(self.accelerator)
+        adjust_strategy(self.accelerator)
         self.reference = Reference(self, reference)
         self.start = Reference(self, start) if self.algorithm.samples_start else None
 

@@ -93,6 +93,12 @@ def test_two_processes_do_what_one_does(
     assert {*re.findall(r"gradients are summed in (torch\.[a-z]+\d+)", said)} == (
         {"torch.float32"} if strategy.startswith("zero") else set()
     )
+    assert {*re.findall(r"gradients are views: ([A-Z][a-z]+)", said)} == (
+        {"True"} if strategy == "ddp" else set()
+    )
+    released = re.findall(r"of all weights released: (\d+) of (\d+)", said)
+    if strategy == "zero3":  # of whole models; of those with adapters these are kept
+        assert any(int(gone) > 0.9 * int(all_) for gone, all_ in released), released
     assert {*re.findall(r"of [1-9]\d* gradients whole: (\d+)", said)} == (
         {"0"} if strategy == "fsdp2" else set()
     )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from score_core.models.memory import Shape
 from score_core.rollout.conversation import Conversation
 from score_core.rollout.engines.cache import BoundedCache
 from score_core.rollout.engines.drawing import choose
@@ -112,6 +113,10 @@ class _Decoder:
         longest = max(self.limit, *map(len, request.given or ()), 0)
         columns = max(map(len, request.prompts)) + request.attempts * longest + later * between
         self.cache = BoundedCache(model.config, count, columns)
+        # As an index it gives the output layer rows side by side: of rows apart, torch would multiply each
+        # with weights of its own, where they are frozen, a table as large as (n, H, V) on a CPU.
+        self.last_1 = torch.tensor([-1], device=model.device)
+        self.most_read = Shape.from_config(0, model.config, "float32").tokens_read
         self.mask_NC = torch.zeros(count, columns, dtype=torch.long, device=model.device)
         self.read_N = torch.zeros(count, dtype=torch.long, device=model.device)  # real tokens of a row
         self.order_N = torch.arange(count, device=model.device)
@@ -182,7 +187,15 @@ class _Decoder:
         ids = [[self.pad_id] * (width - len(row)) + row for row in rows]
         real = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
         device = self.model.device
-        return self._forward(torch.tensor(ids, device=device), torch.tensor(real, device=device))
+        ids_nL, real_nL = torch.tensor(ids, device=device), torch.tensor(real, device=device)
+        # As many rows at a time as there is memory for: what a layer makes of them, not only their cache.
+        start, size = self.cache.get_seq_length(), max(1, self.most_read // width)
+        logits = []
+        for first, (ids_mL, real_mL) in enumerate(zip(ids_nL.split(size), real_nL.split(size), strict=True)):
+            self.cache.go_to(first * size, start)
+            logits.append(self._forward(ids_mL, real_mL, first * size))
+        self.cache.go_to(0, start + width)
+        return torch.cat(logits)
 
     def _step(self, token_n: Tensor) -> Tensor:
         """Appends one token a row; a row that has ended (-1) gets a hole that nothing attends to."""
@@ -195,16 +208,17 @@ class _Decoder:
             values[:] = values[:prompts].repeat_interleave(samples, dim=0)
         self.logits_nV = self.logits_nV.repeat_interleave(samples, dim=0)
 
-    def _forward(self, ids_nL: Tensor, real_nL: Tensor) -> Tensor:
-        (rows, width), start = ids_nL.shape, self.cache.get_seq_length()
-        self.mask_NC[:rows, start : start + width] = real_nL
-        position_nL = self.read_N[:rows, None] + real_nL.cumsum(-1) - 1
-        self.read_N[:rows] += real_nL.sum(-1)
+    def _forward(self, ids_nL: Tensor, real_nL: Tensor, first: int = 0) -> Tensor:
+        (count, width), start = ids_nL.shape, self.cache.get_seq_length()
+        rows = slice(first, first + count)
+        self.mask_NC[rows, start : start + width] = real_nL
+        position_nL = self.read_N[rows, None] + real_nL.cumsum(-1) - 1
+        self.read_N[rows] += real_nL.sum(-1)
         return self.model(
             input_ids=ids_nL,
-            attention_mask=self.mask_NC[:rows, : start + width],
+            attention_mask=self.mask_NC[rows, : start + width],
             position_ids=position_nL.clamp(min=0),
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=1 if width == 1 else self.last_1,
         ).logits[:, -1]

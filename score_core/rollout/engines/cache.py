@@ -10,16 +10,16 @@ from score_core.errors import UserError
 
 
 class BoundedLayer(CacheLayerMixin):
-    """A layer's keys and values (N, heads, columns, size), of which the first rows are in use.
+    """A layer's keys and values (N, heads, columns, size), of which rows from `first` on are in use.
 
-    How many is told by what `update` is given: rows further down stay as they are.
+    How many is told by what `update` is given: all other rows stay as they are.
     """
 
     is_sliding = False
 
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
-        self.rows, self.columns, self.filled = rows, columns, 0
+        self.rows, self.columns, self.first, self.filled = rows, columns, 0, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocates, once the first keys tell shapes, dtype and device.
@@ -34,16 +34,16 @@ class BoundedLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Appends columns to the first rows; returns all columns of those rows, without a copy."""
+        """Appends columns to the rows in use; returns all columns of those rows, without a copy."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        rows, start = key_states.shape[0], self.filled
+        rows, start = slice(self.first, self.first + key_states.shape[0]), self.filled
         self.filled += key_states.shape[2]
         kept = []
         for whole, new in ((self.keys, key_states), (self.values, value_states)):
             assert whole is not None
-            whole[:rows, :, start : self.filled] = new
-            kept.append(whole[:rows, :, : self.filled])
+            whole[rows, :, start : self.filled] = new
+            kept.append(whole[rows, :, : self.filled])
         return kept[0], kept[1]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -83,6 +83,11 @@ class BoundedCache(Cache):
             )
         self.bounded = [BoundedLayer(rows, columns) for _ in layers]
         super().__init__(layers=list(self.bounded))
+
+    def go_to(self, first: int, filled: int) -> None:
+        """What comes next goes to rows from `first` on, after as many columns as are `filled`."""
+        for layer in self.bounded:
+            layer.first, layer.filled = first, filled
 
     def repeat(self, rows: int, times: int) -> None:
         """Makes each of the first rows `times` rows next to each other."""

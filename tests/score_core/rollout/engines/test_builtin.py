@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from score_core.models import memory
+from score_core.models.memory import Shape
 from score_core.rl.logprobs import add_token_scoring, score
 from score_core.rollout.engines.builtin import BuiltinEngine
 from score_core.rollout.engines.drawing import choose
@@ -99,6 +101,29 @@ def test_what_is_sampled_does_not_depend_on_batching(make_model, conversation):
         )
         assert part.attempts == [whole.attempts[row] for row in both]
         torch.testing.assert_close(part_logp, logp[both], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 9, 20])
+def test_what_is_read_together_fits_the_memory_for_it(make_model, conversation, monkeypatch, tokens):
+    """Prompts and instructions in groups of rows, and in what is sampled nothing changes."""
+    model, u = make_model(), uniform(8, 3)
+    engine, asked = BuiltinEngine(), Request(PROMPTS, 3, 2, u)
+    engine.load(model)
+    expected = engine.sample(conversation, asked)
+    monkeypatch.setattr(memory, "READ", tokens * Shape.from_config(0, model.config, "float32").token_read)
+    shapes = []
+    handle = model.register_forward_pre_hook(
+        lambda module, given, named: shapes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    found = engine.sample(conversation, asked)
+    handle.remove()
+    read = [(rows, width) for rows, width in shapes if width > 1]
+    assert len(read) > 3 and all(rows * width <= tokens or rows == 1 for rows, width in read)
+    assert found.segments == expected.segments and found.truncated == expected.truncated
+    for one, other in zip(found.logp, expected.logp, strict=True):
+        assert [value for row in one for value in row] == pytest.approx(
+            [value for row in other for value in row], abs=1e-5
+        )
 
 
 def test_repeating_a_prompt_equals_prefilling_it_again(make_model, conversation):
