@@ -1,7 +1,7 @@
 """Rows as a data source holds them: a hub data set, a folder saved by `datasets`, or plain files.
 
 Values are read as text, exactly: what the file says where it holds text, integers digit by digit, floats in
-their shortest decimal form. What cannot be had exactly is refused.
+their shortest decimal form, classes by their names. What cannot be had exactly is refused.
 """
 
 import json
@@ -59,12 +59,14 @@ class Table:
         columns: their names.
         rows: by column; a column may be missing in a row.
         floats: of the columns that hold floats, how these are stored, such as "float32".
+        classes: of the columns that hold classes (`datasets.ClassLabel`), what their numbers stand for.
     """
 
     where: str
     columns: list[str]
     rows: Iterable[Mapping[str, Any]]
     floats: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def read_source(data: HubData | LocalData, by: tuple[str, ...] = ()) -> Source:
 
 
 def _from_hub(data: HubData, by: tuple[str, ...], commit: str, key: str, split: str) -> Table:
-    from datasets import Features, Value, load_dataset
+    from datasets import ClassLabel, Features, Value, concatenate_datasets, load_dataset
 
     what = f"data: the split {split} of the hub data set {data.path} (name: {data.name})"
     hub = hub_errors("dataset", data.path, data.revision)
@@ -122,9 +124,12 @@ def _from_hub(data: HubData, by: tuple[str, ...], commit: str, key: str, split: 
     with _readable(what, f"check data.name and data.{key}"), hub:
         rows = load()
         if rows.info.builder_name == "csv":
-            # Types were guessed; see plain_files.py for what that changes.
+            # Types were guessed; see plain_files.py for what that changes. Not those of classes, which the
+            # data set's card declares.
+            classes = [name for name, kind in rows.features.items() if isinstance(kind, ClassLabel)]
             text = Features({column: Value("string") for column in rows.column_names})
-            rows = load(features=text, keep_default_na=False)
+            plain = load(features=text, keep_default_na=False).remove_columns(classes)
+            rows = concatenate_datasets([plain, rows.select_columns(classes)], axis=1) if classes else plain
     return _table(f"{data.path}:{split}", rows, data.columns, by)
 
 
@@ -171,11 +176,14 @@ def _from_file(data: LocalData, by: tuple[str, ...], key: str, split: str) -> Ta
 
 
 def _table(where: str, rows: "Dataset", columns: Columns, by: tuple[str, ...]) -> Table:
+    from datasets import ClassLabel
+
     # The element's type where a column holds lists.
     kinds = {name: getattr(kind, "feature", kind) for name, kind in rows.features.items()}
     floats = {name: kind.dtype for name, kind in kinds.items() if "float" in str(getattr(kind, "dtype", ""))}
+    classes = {name: kind.names for name, kind in kinds.items() if isinstance(kind, ClassLabel)}
     wanted = [name for name in rows.column_names if name in (*columns.model_dump().values(), *by)]
-    return Table(where, rows.column_names, rows.select_columns(wanted), floats)
+    return Table(where, rows.column_names, rows.select_columns(wanted), floats, classes)
 
 
 @contextmanager
@@ -199,6 +207,8 @@ def _rows(table: Table, columns: Columns, by: tuple[str, ...]) -> list[Row]:
 
     def text(column: str, value: Any) -> str:
         try:
+            if column in table.classes and isinstance(value, int):
+                value = _class_name(value, table.classes[column])
             return as_text(value, table.floats.get(column, "float64"))
         except ValueError as error:
             raise UserError(
@@ -219,6 +229,14 @@ def _rows(table: Table, columns: Columns, by: tuple[str, ...]) -> list[Row]:
 def labels_of(columns: Mapping[str, str], by: tuple[str, ...]) -> Labels:
     """The values of the columns `by`; a dash where there is none."""
     return tuple((name, columns[name].strip() or "-") for name in by)
+
+
+def _class_name(number: int, names: list[str]) -> str | None:
+    if number == -1:  # `datasets` writes a missing class so
+        return None
+    if not 0 <= number < len(names):
+        raise ValueError(f"{number} is none of its {len(names)} classes; store it as text")
+    return names[number]
 
 
 def as_text(value: Any, stored: str = "float64") -> str:

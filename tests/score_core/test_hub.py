@@ -25,6 +25,22 @@ configs:
 ---
 """
 
+# What a card may say of a file's columns: the answers there are the numbers of these names.
+CLASSES = """
+dataset_info:
+  config_name: main
+  features:
+  - name: question
+    dtype: string
+  - name: answer
+    dtype:
+      class_label:
+        names:
+          '0': 'no'
+          '1': 'yes'
+---
+"""
+
 # The client reads its address when it is imported, so each attempt is a process of its own; it tries
 # a list of calls and prints what each gave.
 CLIENT = """
@@ -82,17 +98,20 @@ def repositories(tmp_path_factory):
         rows = {"question": [f"{split} {n}" for n in range(5)], "answer": [f"#### {n}" for n in range(5)]}
         pq.write_table(pa.table(rows), sums / f"{split}-00000-of-00001.parquet")
     (sums.parent / "README.md").write_text(CARD)
-    for form in ("csv", "jsonl"):
-        plain = root / f"datasets/own/{form}"
+    for name, form in (("csv", "csv"), ("classes", "csv"), ("jsonl", "jsonl")):
+        plain = root / f"datasets/own/{name}"
         plain.mkdir()
-        (plain / "README.md").write_text(CARD.replace("main/", "").replace("-*", f".{form}"))
+        card = CARD.replace("main/", "").replace("-*", f".{form}")
+        declared = card.removesuffix("---\n") + CLASSES.lstrip()
+        (plain / "README.md").write_text(declared if name == "classes" else card)
         for split in ("train", "test"):
-            lines = {"csv": CSV, "jsonl": JSONL}[form]
+            lines = {"csv": CSV, "jsonl": JSONL, "classes": NUMBERED}[name]
             (plain / f"{split}.{form}").write_text("\n".join(lines) + "\n")
     return root
 
 
 CSV = ["question,answer", "007,1", "NA,9007199254740993", "2020-01-31,"]
+NUMBERED = ["question,answer", "007,0", "NA,1", "2020-01-31,"]
 JSONL = ['{"question": "a", "answer": 1}', '{"question": "b", "answer": 1000000000000000001}']
 
 
@@ -102,7 +121,7 @@ SUMS = {"path": "own/sums", "name": "main"}
 def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(repositories, tmp_path):
     home = tmp_path / "home"
     with local_hub(repositories) as endpoint:
-        model, none, revision, name, data, csv, jsonl, config, split, column, both = ask(
+        model, none, revision, name, data, csv, classes, jsonl, config, split, column, both = ask(
             endpoint,
             home,
             ["model", str(tmp_path / "out"), "own/tiny", "main"],
@@ -111,6 +130,7 @@ def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(reposito
             ["model", str(tmp_path / "no"), "a/b/c", "main"],
             ["data", SUMS],
             ["data", {**SUMS, "path": "own/csv"}],
+            ["data", {**SUMS, "path": "own/classes"}],
             ["data", {**SUMS, "path": "own/jsonl"}],
             ["data", {**SUMS, "name": "other"}],
             ["data", {**SUMS, "test_split": "exam"}],
@@ -126,6 +146,7 @@ def test_models_and_data_sets_are_fetched_pinned_and_mistakes_explained(reposito
     assert data == [COMMIT, "own/sums:train", 5, ["#### 1"], ["train 0", "train 1"]]
     assert both == [f"train {COMMIT}, test {COMMIT}", *data[1:3], jsonl[3], data[4]]
     assert csv[3:] == [["9007199254740993"], ["007", "NA"]]
+    assert classes[2:] == [3, ["yes"], ["007", "NA"]]
     assert jsonl[3:] == [["1000000000000000001"], ["a", "b"]]
     assert "'other' not found" in config and "data.name" in config
     assert "exam" in split and "data.test_split" in split

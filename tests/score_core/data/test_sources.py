@@ -7,7 +7,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from score_core.data.sources import read_source
 from score_core.errors import UserError
@@ -233,6 +233,37 @@ def test_a_list_holds_several_gold_answers(tmp_path, form):
             Dataset.from_dict(rows).to_json(tmp_path / f"{split}.jsonl")
     answers = [row.answers for row in read_source(local(tmp_path)).test.rows]
     assert answers == [("1", "one"), ("2",), (), ("",)]
+
+
+def write_classes(folder, saved, rows, answer):
+    features = Features({"question": Value("string"), "answer": answer})
+    data = Dataset.from_dict({"question": [*"abcde"][: len(rows)], "answer": rows}).cast(features)
+    if saved:
+        DatasetDict(train=data, test=data).save_to_disk(folder)
+    for split in () if saved else ("train", "test"):
+        data.to_parquet(folder / f"{split}.parquet")
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize(
+    ("several", "rows", "expected"),
+    [
+        (False, [0, 3, None, -1], [("A",), ("D",), ("",), ("",)]),
+        (True, [[3, 0], [1], [], None, [-1]], [("D", "A"), ("B",), (), ("",), ("",)]),
+    ],
+)
+def test_classes_are_read_by_their_names(tmp_path, saved, several, rows, expected):
+    kind = ClassLabel(names=["A", "B", "C", "D"])
+    write_classes(tmp_path, saved, rows, List(kind) if several else kind)
+    assert [answers for _, answers in rows_of(tmp_path, "answer")] == expected
+    if not several:
+        labels = [row.labels for row in read_source(local(tmp_path), ("answer",)).test.rows]
+        assert labels == [(("answer", text),) for text in "AD--"]
+
+
+def test_a_number_of_no_class_is_refused_by_row(tmp_path):
+    write_classes(tmp_path, False, [0, -2], ClassLabel(names=["A", "B"]))
+    assert "row 1 (from 0), column answer: -2 is none of its 2 classes" in refused(local(tmp_path))
 
 
 @pytest.mark.parametrize(
