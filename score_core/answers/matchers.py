@@ -18,6 +18,7 @@ from score_core.answers.mathematics import MAX_CHARACTERS, normalise
 from score_core.answers.plain_numbers import read_number
 from score_core.answers.questions import tokens
 from score_core.answers.remembered import Remembered
+from score_core.answers.sentences import may_state_answer, states_answer
 from score_core.answers.structure import compare, has_words
 from score_core.config.reward import Reward
 from score_core.errors import UserError
@@ -60,6 +61,10 @@ class ExactMatcher:
     def readable_all(self, golds: Sequence[str]) -> list[bool]:
         """Whether each normalised gold answer can be read to the end, so that others may equal it."""
         return [True] * len(golds)
+
+    def is_sentence(self, gold: str) -> bool | None:
+        """Whether a normalised gold answer is a sentence that no attempt can equal; None if it may be one."""
+        return False
 
 
 class WordsMatcher(ExactMatcher):
@@ -162,6 +167,9 @@ class MathMatcher(ExactMatcher):
                 )
         verdicts = found | asked
         return [verdicts[gold, gold] is True for gold in golds]
+
+    def is_sentence(self, gold: str) -> bool | None:
+        return states_answer(gold) or (None if may_state_answer(gold) else False)
 
 
 def _not_asked(gold: str, answer: str) -> None:

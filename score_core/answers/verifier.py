@@ -1,5 +1,6 @@
 """The verifier: is an attempt right? Binary, and what accuracy counts; rewards are another matter."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,6 +10,8 @@ from score_core.answers.answer_part import answer_part
 from score_core.answers.extractors import EXTRACTORS, Extractor, boxes
 from score_core.answers.matchers import MATCHERS, ExactMatcher
 from score_core.config.reward import Reward, named
+
+log = logging.getLogger(__name__)
 
 # A gold answer without any mark of its own is taken whole if it looks like one: short, on one line.
 MAX_BARE_GOLD_CHARACTERS = 200
@@ -85,9 +88,19 @@ class Verifier:
     def golds(self, raw: Sequence[tuple[str, ...]]) -> list[Gold]:
         """Reads each problem's gold answers as attempts are read, and compares each with itself.
 
-        Where the extractor's form is not in a gold answer, a short one is taken as it stands.
+        Where the extractor's form is not in a gold answer, a short one is taken as it stands, unless it is
+        a sentence to the matcher; if it may be one, a warning says so.
         """
-        found = [[self._read_gold(text) for text in texts or ("",)] for texts in raw]
+        doubtful: list[str] = []
+        found = [[self._read_gold(text, doubtful) for text in texts or ("",)] for texts in raw]
+        if doubtful:
+            log.warning(
+                "%d of the gold answers may be sentences that hold the answer, such as %r: they are taken "
+                "whole, so that only the same words equal them; where that is not meant, %s",
+                len(doubtful),
+                doubtful[0][:80],
+                RESCUES[NOT_FOUND],
+            )
         answers = list(dict.fromkeys(answer for row in found for answer, _ in row if answer is not None))
         readable = dict(zip(answers, self._matcher.readable_all(answers), strict=True))
         return [
@@ -112,10 +125,11 @@ class Verifier:
         extracted = None if part is None else self._extract(part)
         return None if extracted is None else self._matcher.normalise(extracted)
 
-    def _read_gold(self, text: str) -> tuple[str | None, Reason]:
-        """The normalised answer, and what to say where it cannot be used."""
+    def _read_gold(self, text: str, doubtful: list[str]) -> tuple[str | None, Reason]:
+        """The normalised answer, and what to say where it cannot be used; notes what may be a sentence."""
         part = text if self._matcher.whole_golds else answer_part(text, None) or ""
         extracted = part if self._matcher.whole_golds else self._extract_gold(part)
+        bare = extracted is None
         if extracted is None:
             extracted = part.strip()
             if not extracted or len(extracted) > MAX_BARE_GOLD_CHARACTERS or "\n" in extracted:
@@ -128,5 +142,11 @@ class Verifier:
         if answer is None:
             says = f"{extracted[:80]!r} is no answer to the matcher {self._settings.matcher}"
             return None, Reason(NO_ANSWER, says)
+        sentence = bare and self._matcher.is_sentence(answer)
+        if sentence:
+            says = f"no answer found by the extractor {self._settings.extractor} in {extracted[:80]!r}"
+            return None, Reason(NOT_FOUND, says)
+        if sentence is None:
+            doubtful.append(extracted)
         says = f"{answer[:80]!r} {self._matcher.complaint} by the matcher {self._settings.matcher}"
         return answer, Reason(NOT_COMPARED, says)

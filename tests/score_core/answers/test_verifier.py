@@ -96,6 +96,80 @@ def test_a_bare_gold_answer_stands_for_itself_and_a_long_text_does_not():
     assert reasons[2] == ("'x^' cannot be compared by the matcher math_acc",)
 
 
+SENTENCES = r"""
+Natalia sold 100+100 = 200 clips. #### 200
+Natalia sold 48/2 = <<48/2=24>>24 clips in May.
+Natalia sold $48/2 = 24$ clips in May.
+Weng earns 12/60 = $0.2 per minute.
+#### 200
+The final answer is 200.
+The answer is $\frac{1}{2}$.
+Answer: (B)
+So there are 12 red apples.
+Therefore, the area is 5 cm^2.
+The area of the triangle is 24.
+The total cost is $24.50.
+We get 24.
+She has 12 apples left.
+Betty needs 5 more dollars.
+Tom is 5 years old.
+There are 200 clips.
+""".strip().splitlines()
+ANSWERS = r"""
+\text{Evelyn}
+11:30 p.m.
+3 \text{ hours and } 20 \text{ minutes}
+10\%
+May 5
+Type 2
+Monday
+no solution
+It is even
+x is even
+x is a multiple of 4
+n is 2 mod 3
+all n such that n is 0 mod 4
+12 apples
+5 cm^2
+$3.50 per hour
+\text{Friday, May 5, 2003}
+5 red and 3 blue marbles
+\text{all integers } n \ge 2
+the circle whose radius is 2
+x = 2 \text{ or } x = -3
+2x + 3/4 = 1 \text{ or } x = 5
+y = 2x + 3 \text{ for } x > 0
+infinitely many solutions when a = 2
+answer = 5
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("extractor", ["math_final_answer", "marker", "boxed"])
+def test_a_sentence_that_holds_its_answer_is_no_bare_gold_answer(extractor):
+    found = verifier(extractor, "math_acc").golds([(text,) for text in SENTENCES + ANSWERS])
+    refused = [gold.reasons[0] for gold in found if not gold.references]
+    said = f"no answer found by the extractor {extractor} in "
+    assert [reason.says for reason in refused] == [f"{said}{text!r}" for text in SENTENCES]
+    assert {reason.kind for reason in refused} == {"not found"}
+
+
+def test_a_sentence_is_no_matter_where_the_extractor_finds_an_answer_or_words_are_compared():
+    sentence = "The final answer is 200."
+    assert golds(sentence, extractor="last_number", matcher="math_acc")[0] == [("200",)]
+    assert golds(sentence, extractor="identity", matcher="math_acc")[0] == [("The final answer is 200",)]
+    assert golds(sentence, extractor="boxed", matcher="em")[0] == [("final answer is 200",)]
+
+
+def test_what_may_be_a_sentence_is_kept_with_a_warning(caplog):
+    kept = "each of her 5 friends pays the waiter"
+    assert golds(kept, "5", extractor="boxed", matcher="math_acc")[0] == [(kept,), ("5",)]
+    assert f"1 of the gold answers may be sentences that hold the answer, such as {kept!r}" in caplog.text
+    assert "where that is not meant, set reward.extractor" in caplog.text
+    caplog.clear()
+    golds(rf"\boxed{{{kept}}}", *ANSWERS[:8], extractor="boxed", matcher="math_acc")
+    assert not caplog.text
+
+
 def test_several_gold_answers_keep_those_that_can_be_read_once_each():
     references, reasons = golds(["#### 7", "none", "7.0", "8"], ["none", "#### 2.5"], [])
     assert references == [("7", "8"), (), ()]
