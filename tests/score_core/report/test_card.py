@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from score_core.embedded import tiny_model
 from score_core.errors import UserError
 from score_core.report.card import render_card
 from score_core.report.inputs import read_inputs
@@ -90,11 +93,50 @@ def test_table_is_that_of_the_metrics(root):
     assert shown == pytest.approx(expected, abs=0.0501)
 
 
-def test_code_on_the_card_is_python(root):
-    _, body = card_of(root)
+def code_of(root, **changes):
+    _, body = card_of(root, **changes)
     (code,) = [part.split("```")[0] for part in body.split("```python\n")[1:]]
+    return code
+
+
+def test_code_on_the_card_is_python(root):
+    code = code_of(root)
     compile(code, "card", "exec")
     assert repr('{problem} "quoted"\nsecond line') in code
+
+
+@torch.no_grad()
+def most_likely(folder, said, tokens):
+    """A model's replies in one dialogue, each token the most likely one."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    chat, replies = [], []
+    for text in said:
+        chat.append({"role": "user", "content": text})
+        asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = list(asked)
+        while len(ids) < len(asked) + tokens and ids[-1] not in model.generation_config.eos_token_id:
+            ids.append(model(torch.tensor([ids])).logits[0, -1].argmax().item())
+        replies.append(tokenizer.decode(ids[len(asked) :], skip_special_tokens=True))
+        chat.append({"role": "assistant", "content": replies[-1]})
+    return replies
+
+
+# So cold that sampling takes the most likely token, too.
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1e-6, "top_p": 0.9}])
+def test_code_on_the_card_answers_as_evaluation_does(root, tmp_path, monkeypatch, sampling):
+    folder = tmp_path / "export"
+    tiny_model.build("qwen2", 1, folder)
+    monkeypatch.chdir(folder)
+    said = '…your problem… "quoted"\nsecond line', "check your answer"
+    expected = most_likely(folder, said, 12)
+    settings = json.loads(Path("generation_config.json").read_text())
+    odd = {"repetition_penalty": 5.0, "do_sample": True, "temperature": 2.0, "top_k": 7}
+    Path("generation_config.json").write_text(json.dumps({**settings, **odd}))
+    printed = []
+    code = code_of(root, evaluation={"max_new_tokens": 12, **sampling})
+    exec(code, {"print": printed.append})
+    assert printed == expected
+    assert ("top_k=0," in code) == bool(sampling)
 
 
 def test_missing_prompt_is_named(root):
