@@ -318,6 +318,7 @@ def test_several_samples_and_labels_are_told(tmp_path):
     assert "sampling at temperature 0.7, mean of 2 samples a problem" in page.text
     assert "Normal test" in page.tables["paired"][0] and "McNemar" not in page.text
     assert "they count problems, not samples, as independent" in page.text
+    assert "The same in numbers: answers, 2 a problem, and their share" in page.text
     assert "More answers at test time" in page.text and "votes-axes_1" in page.ids
     for value, row in zip("012", page.tables["by-1"][1:], strict=True):
         assert row[:2] == [value, "20"]
