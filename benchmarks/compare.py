@@ -24,6 +24,7 @@ HERE = Path("experiments/compare")
 PUBLISHED = Path("score_core/report/published.yaml")
 CONTROL = "stage2"  # SCoRe: what all others are compared with
 RESAMPLED = "_resampled"  # of a method that is evaluated with another sample in place of a correction
+RESAMPLED_AT = 0.7  # the temperature that experiments/compare/dvc.yaml gives it
 FIGURES = ["accuracy_t1", "accuracy_t2", "delta", "delta_i_to_c", "delta_c_to_i"]
 CAPTIONS = {
     "differences.svg": "Points above SCoRe: seeds as dots, their mean and its interval",
@@ -84,7 +85,24 @@ def spent(here: Path, methods: dict[str, Any], seed: int, method: str) -> dict[s
     }
 
 
-def page(table: pd.DataFrame, methods: dict[str, Any], voted: str = "", drawn: Sequence[str] = ()) -> str:
+def decoding(evaluation: dict[str, Any]) -> str:
+    """How answers were chosen, by the section `evaluation`; other samples have their own temperature."""
+    if evaluation["temperature"] == 0:
+        return "greedy but for resampling"
+    top_p = f", top-p {evaluation['top_p']:g}" if evaluation["top_p"] < 1 else ""
+    mean = f", mean of {evaluation['samples']} samples a problem" if evaluation["samples"] > 1 else ""
+    return (
+        f"sampled at temperature {evaluation['temperature']:g}{top_p}{mean}, resampling at {RESAMPLED_AT:g}"
+    )
+
+
+def page(
+    table: pd.DataFrame,
+    methods: dict[str, Any],
+    evaluation: dict[str, Any],
+    voted: str = "",
+    drawn: Sequence[str] = (),
+) -> str:
     """The whole page as markdown, with the figures that were drawn."""
     rows = []
     for method, cells in table.groupby("method", sort=False):
@@ -112,7 +130,7 @@ def page(table: pd.DataFrame, methods: dict[str, Any], voted: str = "", drawn: S
     return "\n\n".join(
         [
             "# Methods beside SCoRe",
-            f"Percent on the test split, greedy but for resampling; means over seeds {seeds}. Differences "
+            f"Percent on the test split, {decoding(evaluation)}; means over seeds {seeds}. Differences "
             "are paired by seed, in points, with Student's 95 % interval over seeds. Trajectories and tokens "
             "are those sampled in training, verdicts included; budgets differ where these do. PAG starts "
             "from a base model of its own, taught verdicts too, and its t2 is the final answer: the first "
@@ -163,7 +181,8 @@ def main() -> None:
         methods = read_yaml(HERE / "methods.yaml", REMEDY)
         table = read_table(HERE, methods)
         drawn = draw_all(HERE, methods, table, CONTROL)
-        text = page(table, methods, votes_table(HERE, methods), drawn)
+        evaluation = read_json(HERE / "settings" / "fix.json", made_by="settings")["evaluation"]
+        text = page(table, methods, evaluation, votes_table(HERE, methods), drawn)
         print(text.split("# Published")[0])
         for name, content in (("table.csv", table.to_csv(index=False)), ("page.md", f"{text}\n")):
             with replacing(HERE / name) as temporary:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from benchmarks.arms import METHODS, VARIANTS, arms, hangs_on, trained_methods, variants
-from benchmarks.compare import CONTROL, FIGURES, page, read_table, signs, votes_table
+from benchmarks.compare import CONTROL, FIGURES, RESAMPLED_AT, page, read_table, signs, votes_table
 from benchmarks.compare_figures import validation
 from benchmarks.paired import paired, student, with_interval
 from score_core.algorithms import SETTINGS
@@ -138,6 +138,9 @@ def test_a_row_that_names_nothing_is_refused() -> None:
         resolved(rows=methods() | {"arms": own | {"star": {"set": {"alpha": 1.0}}}})
 
 
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "samples": 1}
+
+
 def table() -> pd.DataFrame:
     """Two seeds of two methods, of which one has no second seed, and one that failed."""
     cells = {("base", 1): 0.5, ("base", 2): 0.5, (CONTROL, 1): 0.7, (CONTROL, 2): 0.9, ("star", 1): 0.6}
@@ -150,10 +153,29 @@ def table() -> pd.DataFrame:
 
 
 def test_cells_that_failed_are_shown_as_failed() -> None:
-    text = page(table(), methods() | {"seeds": [1, 2]})
+    text = page(table(), methods() | {"seeds": [1, 2]}, GREEDY)
     assert "| STaR (**failed or not run**: 2) | 60.0 |" in text
     assert "| Pair-SFT (**failed or not run**: 1, 2) | \u2013 |" in text
     assert "| SCoRe | 80.0 |" in text and "Gemini 1.5 Flash" in text
+
+
+def test_the_page_says_how_answers_were_chosen() -> None:
+    def second(evaluation: dict[str, Any]) -> str:
+        return page(table(), methods(), evaluation).split("\n\n")[1]
+
+    committed = (ROOT / METHODS.parent / "page.md").read_text().split("\n\n")[1]
+    assert second(GREEDY) == committed
+    sampled = {"temperature": 0.7, "top_p": 0.9, "samples": 4}
+    assert second(sampled) == committed.replace(
+        "greedy but for resampling",
+        "sampled at temperature 0.7, top-p 0.9, mean of 4 samples a problem, resampling at 0.7",
+    )
+    assert "sampled at temperature 1, resampling" in second({"temperature": 1.0, "top_p": 1.0, "samples": 1})
+
+
+def test_rows_of_another_sample_have_the_temperature_that_the_page_says() -> None:
+    stage = yaml.safe_load((ROOT / METHODS.parent / "dvc.yaml").read_text())["stages"]["evaluate_resampled"]
+    assert f"--set evaluation.temperature={RESAMPLED_AT} " in stage["cmd"]
 
 
 def test_cells_that_showed_signs_of_collapse_say_so(tmp_path: Path) -> None:
@@ -163,7 +185,7 @@ def test_cells_that_showed_signs_of_collapse_say_so(tmp_path: Path) -> None:
     assert signs(tmp_path, 2, "star") == "copying" and signs(tmp_path, 1, "star") == ""
     cells = table()
     cells.loc[(cells["method"] == "base") & (cells["seed"] == 2), "signs"] = "copying"
-    text = page(cells, methods() | {"seeds": [1, 2]})
+    text = page(cells, methods() | {"seeds": [1, 2]}, GREEDY)
     assert (
         f"| {methods()['labels']['base']} (signs of collapse: 2 copying) | 50.0 |" in text
         and "| SCoRe | 80.0 |" in text
