@@ -93,11 +93,36 @@ def test_toy_size_changes_how_much_and_not_what(profile, monkeypatch):
         assert model.steps == config.model.smoke_steps < config.model.steps
 
 
-def test_smoke_true_is_told_the_new_word(monkeypatch):
+@pytest.fixture
+def plugin(monkeypatch):
+    """What DVC calls before it composes."""
+    compose([], CONF)  # hydra looks for plug-ins once, and is not to find this one in later tests
+    monkeypatch.syspath_prepend(str(CONF / "plugins"))
+    return importlib.import_module("hydra_plugins.keep_hand_edits")
+
+
+def test_smoke_true_is_told_the_new_word(plugin, monkeypatch):
     with pytest.raises(DvcException, match="smoke=true: `-S smoke=yes` selects toy size"):
         monkeypatch.setattr(sys, "argv", ["dvc", "exp", "run", "--temp", "-S", "smoke=true"])
-        monkeypatch.syspath_prepend(str(CONF / "plugins"))
-        importlib.import_module("hydra_plugins.keep_hand_edits").KeepHandEdits().manipulate_search_path(None)
+        plugin.KeepHandEdits().manipulate_search_path(None)
+
+
+@pytest.mark.parametrize("where", [[], ["--temp"], ["--queue"]])
+def test_dvc_exp_run_keeps_the_profile_or_is_told_another(where, plugin, tmp_path, monkeypatch):
+    (tmp_path / "conf").symlink_to(CONF)
+    (tmp_path / "params.yaml").write_text(compose(["profile=gsm8k"], CONF))
+    monkeypatch.setattr(plugin, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def composes(*overrides):
+        values = [word for one in overrides for word in ("-S", one)]
+        monkeypatch.setattr(sys, "argv", ["dvc", "exp", "run", *where, *values])
+        plugin.KeepHandEdits().manipulate_search_path(None)
+
+    composes("profile=gsm8k", "seed=12")
+    composes("params.yaml:profile=default")
+    with pytest.raises(DvcException, match=r"profile: gsm8k, and what names no profile .* add `-S profile=g"):
+        composes("seed=12")
 
 
 def test_prompt_files_are_there_and_in_the_folder_that_dvc_watches(profile, monkeypatch):

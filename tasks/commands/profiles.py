@@ -1,7 +1,7 @@
 """Is it safe to select a profile? Composing `params.yaml` anew overwrites what was edited in it by hand.
 
     python -m tasks.commands.profiles NAME            the profile exists, and no edit would be lost
-    python -m tasks.commands.profiles --composing     only the latter; `dvc exp run` asks this itself
+    python -m tasks.commands.profiles --composing     the latter, and the profile stays; for `dvc exp run`
     python -m tasks.commands.profiles --known NAME    only the former, for `make smoke`
 
 With --known the exit code is 77, and a line says why, where the profile is there and this machine cannot run
@@ -40,6 +40,25 @@ def check_known(name: str, conf: Path = CONF) -> None:
     """
     if name not in profiles(conf):
         raise unknown_name(f"{conf}/profile", name, profiles(conf))
+
+
+def check_profile_named(overrides: list[str], root: Path = Path()) -> None:
+    """Refuses to go back to the default of conf/config.yaml where no override names a profile.
+
+    Raises:
+        UserError: `params.yaml` names another profile; with what to type.
+    """
+    if any(one.startswith("profile=") for one in overrides):
+        return
+    default = parse_yaml(compose([], root / CONF))["profile"]
+    now = default
+    with suppress(Exception):  # no file, or none that names a profile: nothing is gone back from
+        now = parse_yaml((root / PARAMS).read_text())["profile"]
+    if now != default:
+        raise UserError(
+            f"{PARAMS}: profile: {now}, and what names no profile is composed of {default}; add "
+            f"`-S profile={now}`, or `-S profile={default}` to go there."
+        )
 
 
 def missing_here(name: str, conf: Path = CONF) -> str | None:
@@ -139,6 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", help="the profile to select")
     parser.add_argument("--known", action="store_true", help="only check that a smoke run can be made of it")
     parser.add_argument("--composing", nargs="*", metavar="KEY=VALUE", help="what is about to be composed")
+    parser.add_argument("--aside", action="store_true", help="for another checkout: nothing here is lost")
     given = parser.parse_args(arguments)
 
     def work() -> None:
@@ -149,9 +169,11 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{Path.cwd()}: DVC makes no temporary checkout of one whose path has letters beyond ASCII; "
                 "move it for `make smoke`; `make repro` runs here, too."
             )
-        if not given.known:
-            check_nothing_lost()
         if given.composing is not None:
+            check_profile_named(given.composing)
+        if not given.known and not given.aside:
+            check_nothing_lost()
+        if given.composing is not None and not given.aside:
             with suppress(Exception):  # DVC composes next, and says itself what is wrong
                 note_composed(compose(given.composing))
 

@@ -1,7 +1,7 @@
-"""Has `dvc exp run` refuse to overwrite edits made by hand in `params.yaml`.
+"""Has `dvc exp run` refuse to overwrite edits made by hand in `params.yaml`, and to leave a profile unasked.
 
 DVC loads this through `hydra.plugins_path` each time it is about to compose `params.yaml` anew, and has not
-written anything yet. Not for `--temp` and `--queue`, which compose for a checkout of their own.
+written anything yet. `--temp` and `--queue` compose for a checkout of their own, and overwrite nothing.
 """
 
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dvc.cli.parser import get_main_parser
 from dvc.exceptions import DvcException
+from dvc.utils.cli_parse import to_path_overrides
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
@@ -23,11 +24,11 @@ class KeepHandEdits(SearchPathPlugin):
         """Raises DvcException, which DVC shows as one line, where edits would be lost."""
         if "smoke=true" in sys.argv:  # hydra takes `true` for no name of a file, and says so in its words
             raise DvcException("smoke=true: `-S smoke=yes` selects toy size (docs/changes.md)")
-        if {"--temp", "--queue"} & set(sys.argv):
-            return
+        given = get_main_parser().parse_args(sys.argv[1:]).set_param or []
+        composing = to_path_overrides(given).get("params.yaml", [])
+        aside = ["--aside"] if {"--temp", "--queue"} & set(sys.argv) else []
         # A process of its own: it composes too, and hydra has one state a process.
-        composing = get_main_parser().parse_args(sys.argv[1:]).set_param or []
-        command = [sys.executable, "-m", "tasks.commands.profiles", "--composing", *composing]
+        command = [sys.executable, "-m", "tasks.commands.profiles", *aside, "--composing", *composing]
         check = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if check.returncode != 0:
             raise DvcException(check.stderr.strip().removeprefix("error: "))

@@ -104,6 +104,30 @@ def test_what_was_composed_last_is_no_hand_edit_whatever_became_of_the_profile(c
     assert main(["mine"]) == 2
 
 
+@pytest.mark.parametrize("aside", [[], ["--aside"]])
+def test_no_profile_is_left_unasked(checkout, capsys, aside):
+    composing = [*aside, "--composing", "stage2.alpha=5,6"]
+    assert main(composing) == 0
+    edit(compose(["profile=gsm8k"]))
+    assert main([*composing, "profile=gsm8k"]) == 0 == main([*composing, "profile=default"])
+    assert main(composing) == 2 == main([*aside, "--composing"])
+    said = set(capsys.readouterr().err.splitlines())
+    assert said == {
+        "error: params.yaml: profile: gsm8k, and what names no profile is composed of default; add "
+        "`-S profile=gsm8k`, or `-S profile=default` to go there."
+    }
+    PARAMS.unlink()
+    assert main(composing) == 0
+
+
+def test_what_is_composed_for_another_checkout_loses_no_edit_here(checkout):
+    edit()
+    assert main(["--aside", "--composing", "seed=12"]) == 0
+    assert main(["--composing", "seed=12"]) == 2
+    edit(compose(["seed=12"]))
+    assert main(["--composing"]) == 2, "it was not composed here"
+
+
 def test_what_cannot_be_composed_is_left_for_dvc_to_say(checkout):
     assert main(["--composing", "profile=nowhere"]) == 0
     assert main(["--composing", "file:x=1"]) == 0
