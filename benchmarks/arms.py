@@ -15,6 +15,7 @@ import yaml
 from benchmarks.tables import markdown
 from score_core.algorithms import SETTINGS
 from score_core.config.parsing import parse_config
+from score_core.config.reward import BASE
 from score_core.config.schema import Config
 from score_core.config.training import Training
 from score_core.errors import UserError, nearest
@@ -69,6 +70,20 @@ def arms(content: dict[str, Any], methods: dict[str, Any], source: str) -> dict[
     return made
 
 
+def check_cells(config: Config, source: str) -> None:
+    """Refuses what the pipeline takes and a cell would not, before hours are spent.
+
+    Raises:
+        UserError: with the key and the way out.
+    """
+    for key, path in config.reward.read.items():
+        if path == BASE:
+            raise UserError(
+                f"{source}: {key}: {path} is the pipeline's, and each cell of the matrix has a base model of "
+                f"its own; keep one, e.g. `cp -rL {path} judge`, and name it there and in watched.model."
+            )
+
+
 def variants(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Of each of `VARIANTS` a whole params.yaml.
 
@@ -117,6 +132,7 @@ def main() -> None:
     def work() -> None:
         methods, params = read_yaml(METHODS, REMEDY), Path("params.yaml")
         content = read_yaml(params, REMEDY)
+        check_cells(parse_config(content, SETTINGS, str(params)), str(params))
         made, beside = arms(content, methods, str(params)), variants(content)
         configs = {name: parse_config(one, SETTINGS, str(params)) for name, one in (made | beside).items()}
         counts = {name: attempts(configs[name].stage(name)) for name in made}

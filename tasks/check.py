@@ -14,6 +14,7 @@ from pathlib import Path
 from score_core.config.code_data import CodeData
 from score_core.config.data import ArchiveData, LocalData
 from score_core.config.model import LocalModel
+from score_core.config.reward import BASE
 from score_core.config.runtime import Launch, Runtime
 from score_core.config.schema import Config
 from score_core.errors import UserError
@@ -72,8 +73,8 @@ def _inputs(config: Config) -> dict[str, Path]:
         named |= {f"data.{key}": path for key, path in used.local.items()}
     if isinstance(config.used_model, LocalModel):
         named["model.path"] = config.used_model.path
-    # A judge may be a model that the pipeline makes before it trains.
-    named |= {key: path for key, path in config.reward.read.items() if path not in all_outputs()}
+    # A judge may be the base model, which the pipeline makes before it trains.
+    named |= {key: path for key, path in config.reward.read.items() if path != BASE}
     return {key: Path(path) for key, path in named.items() if path is not None}
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.arms import METHODS, VARIANTS, arms, hangs_on, trained_methods, variants
+from benchmarks.arms import METHODS, VARIANTS, arms, check_cells, hangs_on, trained_methods, variants
 from benchmarks.compare import CONTROL, FIGURES, RESAMPLED_AT, page, read_table, signs, votes_table
 from benchmarks.compare_figures import validation
 from benchmarks.paired import paired, student, with_interval
@@ -20,7 +20,7 @@ from score_core.config.parsing import parse_config
 from score_core.errors import UserError
 from tasks.commands.profiles import compose, profiles
 from tasks.runner import pipeline
-from tests.configs import ROOT
+from tests.configs import ROOT, config
 from tests.test_pipeline import Checkout
 
 
@@ -72,6 +72,15 @@ def test_variants_are_those_that_the_model_knows(profile: str, monkeypatch: pyte
         variants(elsewhere)
 
 
+def test_what_no_cell_could_run_with_is_refused() -> None:
+    judge = {"path": "models/base", "revision": None, "dtype": "float32", "template_options": {}}
+    terms = [{"name": "match", "weight": 1.0}, {"name": "gold_judge", "weight": 1.0}]
+    terms[1]["judge"] = judge | {"prompt": "prompts/boxed/gold_judge.txt"}
+    check_cells(config(), "test")
+    with pytest.raises(UserError, match=r"test: reward.terms.1.judge.path: models/base is the pipeline's"):
+        check_cells(config(reward={"terms": terms}), "test")
+
+
 def test_a_changed_value_trains_the_arms_again_whose_settings_hold_it() -> None:
     # Not no_bonus, which sets it to 0.
     assert changed("stage2.alpha=5") == {"stage2", "no_stage1", "offline"}
@@ -113,20 +122,25 @@ def test_data_and_model_of_ones_own_are_compared_by_content(
         pipeline.main()
         return {path.name: path.read_text() for path in (tmp_path / "code").iterdir()}
 
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "train.jsonl").write_text("{}")
-    watched = {"data": str(tmp_path / "mine"), "model": "score_core/embedded/templates"}
+    for name in ("mine", "models"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text("{}")
+    watched = {"data": str(tmp_path / "mine"), "model": str(tmp_path / "models")}
     params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"watched": watched}
     monkeypatch.setattr(pipeline, "read_yaml", lambda *_: params)
     monkeypatch.setattr("sys.argv", ["pipeline", str(tmp_path / "code")])
-    before = written()
-    (tmp_path / "mine" / "train.jsonl").write_text("{ }")
-    after = written()
-    assert {name for name in before if before[name] != after[name]} == {"download_data"}
+    # A judge is in the model's folder.
+    for folder, readers in (("mine", {"download_data"}), ("models", {"prepare_base_model", "train"})):
+        before = written()
+        (tmp_path / folder / "train.jsonl").write_text("{ }")
+        after = written()
+        assert {name for name in before if before[name] != after[name]} == readers
     stages = yaml.safe_load((ROOT / METHODS.parent / "dvc.yaml").read_text())["stages"]
     assert "code/download_data" in stages["data"]["deps"]
     for name in ("base", "base_verifying"):
         assert "code/prepare_base_model" in stages[name]["deps"]
+    for name in ("train", "train_on", "train_verifying"):
+        assert "code/train" in stages[name]["deps"]
 
 
 def test_a_row_that_names_nothing_is_refused() -> None:

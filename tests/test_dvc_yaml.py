@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runner.pipeline import outputs_of, read_pipeline
+from tasks.runner.pipeline import outputs_of, read_pipeline, stages_of
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = read_pipeline()
@@ -40,6 +40,11 @@ def test_what_a_command_is_told_to_read_and_write_is_what_dvc_tracks(stage):
     assert [word for word in told if not any(begins(path, word) for path in tracked)] == []
     inputs = {path for path in read if path.parts[0] in ("models", "metrics", "generations")}
     assert [path for path in (*written, *inputs) if not any(begins(path, word) for word in told)] == []
+
+
+def test_training_is_stale_where_a_judge_has_changed():
+    for stage in stages_of("train"):
+        assert "${watched.model}" in STAGES[stage]["deps"]
 
 
 def test_no_stage_writes_into_anothers_output():

@@ -13,6 +13,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from score_core.config.section import Count, Positive, Section
 from score_core.errors import unknown_name
 
+BASE = Path("models/base")  # what the pipeline starts from: as a judge it is always up to date
+
 
 class Term(Section):
     """One term of the training reward."""
@@ -24,7 +26,8 @@ class Term(Section):
 class Judge(Section):
     """A model that is shown a gold answer and asked whether an attempt's is the same."""
 
-    path: Annotated[str, Field(min_length=1)]  # a model folder, such as models/base, or a name on the hub
+    # models/base, a model folder at or below watched.model, or a name on the hub
+    path: Annotated[str, Field(min_length=1)]
     revision: str | None  # of the hub's; null for a folder
     dtype: Literal["float32", "bfloat16"]  # what it computes in
     prompt: str  # a file with {problem}, {gold} and {answer}, which asks for yes or no

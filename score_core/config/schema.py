@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from score_core.config.code_data import CodeData
 from score_core.config.data import AdditionData, ArchiveData, Data, FileData, HubData, LocalData
 from score_core.config.model import AdditionModel, FileModel, HubModel, LocalModel, Lora, Model
-from score_core.config.reward import Reward
+from score_core.config.reward import BASE, Reward
 from score_core.config.section import Count, Natural, NonNegative, Section
 from score_core.config.training import Sampling, Training
 from score_core.errors import UserError, nearest
@@ -70,10 +70,10 @@ class Conversation(Section):
 
 
 class Watched(Section):
-    """Folders whose contents make data and base model stale; of a local source its path, or one above."""
+    """Folders whose contents make data and models stale; of a local source its path, or one above."""
 
     data: str
-    model: str
+    model: str  # also of a local judge
 
 
 class Evaluation(Section):
@@ -220,6 +220,13 @@ class Config(Section):
                 raise ValueError(
                     f"{key}: {path} is not in conversation.folder: {folder}, and its changes would go "
                     "unnoticed; copy it there"
+                )
+            judges = not key.endswith(".prompt") and path != BASE
+            if judges and Path(self.watched.model) not in (path, *path.parents):
+                place = f": {path}" if "model" not in local else " to a folder that holds it and model.path"
+                raise ValueError(
+                    f"{key}: {path} is not in watched.model: {self.watched.model}, and its changes would go "
+                    f"unnoticed; set watched.model{place}"
                 )
         for name, stage in self.stages.items():
             if self.reward.self_judge is not None and stage.samples_per_prompt == 1:

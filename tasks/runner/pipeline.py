@@ -73,12 +73,14 @@ def check_model_made(folder: Path, stage: str) -> None:
 def main() -> None:
     """Writes the digests of what each command reads beside its arguments and settings."""
     folder = Path(sys.argv[1])
-    for command in {command_of(stage) for stage in read_pipeline()}:
-        found = {
-            os.path.relpath(path, ROOT): tree_digests(path) if path.is_dir() else digest(path)
-            for path in code_of(command) + watched_by(command)
-        }
-        write_json(folder / command, found)
+    commands = {command_of(stage) for stage in read_pipeline()}
+    reads = {command: code_of(command) + watched_by(command) for command in commands}
+    found = {
+        path: tree_digests(path) if path.is_dir() else digest(path)
+        for path in {path for paths in reads.values() for path in paths}
+    }
+    for command, paths in reads.items():
+        write_json(folder / command, {os.path.relpath(path, ROOT): found[path] for path in paths})
 
 
 if __name__ == "__main__":

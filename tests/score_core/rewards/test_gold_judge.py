@@ -96,7 +96,11 @@ def test_each_member_is_judged_as_if_it_were_alone(random_judge):
 
 
 def test_training_pays_it_and_evaluation_does_not(convinced):
-    settings = reward(terms=[MATCH, term(convinced("yes"))], extractor="last_number")
+    folder = convinced("yes")
+    watched = {"model": str(folder)}
+    settings = config(
+        reward={"terms": [MATCH, term(folder)], "extractor": "last_number"}, watched=watched
+    ).reward
     wrong = [Ungraded(Problem("1", "2+2", ("4",)), 1, ["5"], [[5]], [False])]
     ((trained,),) = Grader(settings, training=True).grade(wrong)
     ((evaluated,),) = Grader(settings).grade(wrong)
@@ -109,7 +113,8 @@ def test_a_stage_trains_on_what_it_says(small_run, convinced, tmp_path, word, ea
     """From folder to folder: what attempts earn on top of being right."""
     terms = [{"name": "match", "weight": 1.0}, term(convinced(word))]
     target = folders(small_run, tmp_path, "stage2")
-    train_stage("stage2", small_config(reward={"terms": terms}), RUNTIME, target)
+    config = small_config(reward={"terms": terms}, watched={"model": str(tmp_path)})
+    train_stage("stage2", config, RUNTIME, target)
     curve = pd.read_csv(target.metrics.with_name("stage2_curve.csv"))
     right = curve[["accuracy_t1", "accuracy_t2"]].to_numpy()
     assert curve[["reward_t1", "reward_t2"]].to_numpy() - right == pytest.approx(earned)
@@ -122,6 +127,24 @@ def test_it_is_no_verifier():
         config(reward={"terms": [term(Path("models/base"))]})
     with pytest.raises(UserError, match=r"reward\.matcher: .*gold_judge"):
         Grader(reward(matcher="gold_judge"))
+
+
+def test_its_changes_are_watched():
+    def said(path: str, **sections) -> str:
+        with pytest.raises(UserError) as caught:
+            config(reward={"terms": [MATCH, term(Path(path))]}, **sections)
+        return str(caught.value)
+
+    config(reward={"terms": [MATCH, term(Path("models/base"))]})
+    config(reward={"terms": [MATCH, term(Path("owner/name"), revision="main")]})
+    config(reward={"terms": [MATCH, term(Path("m/judge"))]}, watched={"model": "m"})
+    assert said("m/judge", watched={"model": "m/judg"}) == (
+        "test: reward.terms.1.judge.path: m/judge is not in watched.model: m/judg, and its changes would go "
+        "unnoticed; set watched.model: m/judge."
+    )
+    own = {"source": "local", "path": "m/own"}
+    assert said("m/judge", model=own).endswith("set watched.model to a folder that holds it and model.path.")
+    assert "models/stage1 is not in watched.model" in said("models/stage1")
 
 
 def test_mistakes_are_named(random_judge, tmp_path):

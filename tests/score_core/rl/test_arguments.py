@@ -53,7 +53,7 @@ def test_every_model_on_a_gpu_takes_its_room(tmp_path, monkeypatch):
         "judge": {**judge, "prompt": "prompts/boxed/gold_judge.txt"},
     }
     terms = [{"name": "match", "weight": 1.0}, heard]
-    alone, judged = small_config(), small_config(reward={"terms": terms})
+    alone, judged = small_config(), small_config(reward={"terms": terms}, watched={"model": str(tmp_path)})
 
     def tokens(config, beside=False, **more):
         launch = {"sampler_beside": beside}
