@@ -70,12 +70,24 @@ def arms(content: dict[str, Any], methods: dict[str, Any], source: str) -> dict[
     return made
 
 
-def check_cells(config: Config, source: str) -> None:
+def check_cells(config: Config, methods: dict[str, Any], source: str) -> None:
     """Refuses what the pipeline takes and a cell would not, before hours are spent.
 
     Raises:
         UserError: with the key and the way out.
     """
+    said = config.conversation
+    if Path(said.folder).is_absolute():
+        raise UserError(
+            f"{source}: conversation.folder: {said.folder}: the matrix looks for prompts in the checkout; "
+            "copy them there, e.g. to prompts/mine, and name that."
+        )
+    for key in ("verify", "revise"):
+        if getattr(said, key) is None and (methods["from_verifying"] or methods["seeds_verifying"]):
+            raise UserError(
+                f"{source}: conversation.{key}: null, and what {METHODS} has in from_verifying needs it; "
+                "name a prompt, or set from_verifying and seeds_verifying there to []."
+            )
     for key, path in config.reward.read.items():
         if path == BASE:
             raise UserError(
@@ -132,7 +144,7 @@ def main() -> None:
     def work() -> None:
         methods, params = read_yaml(METHODS, REMEDY), Path("params.yaml")
         content = read_yaml(params, REMEDY)
-        check_cells(parse_config(content, SETTINGS, str(params)), str(params))
+        check_cells(parse_config(content, SETTINGS, str(params)), methods, str(params))
         made, beside = arms(content, methods, str(params)), variants(content)
         configs = {name: parse_config(one, SETTINGS, str(params)) for name, one in (made | beside).items()}
         counts = {name: attempts(configs[name].stage(name)) for name in made}

@@ -76,9 +76,24 @@ def test_what_no_cell_could_run_with_is_refused() -> None:
     judge = {"path": "models/base", "revision": None, "dtype": "float32", "template_options": {}}
     terms = [{"name": "match", "weight": 1.0}, {"name": "gold_judge", "weight": 1.0}]
     terms[1]["judge"] = judge | {"prompt": "prompts/boxed/gold_judge.txt"}
-    check_cells(config(), "test")
+    base = {"verify": "prompts/tagged/verify.txt", "revise": "prompts/tagged/revise.txt"}
+
+    def check(rows: dict[str, Any] | None = None, **sections: Any) -> None:
+        check_cells(config(**{"conversation": base, **sections}), methods() | (rows or {}), "test")
+
+    check()
     with pytest.raises(UserError, match=r"test: reward.terms.1.judge.path: models/base is the pipeline's"):
-        check_cells(config(reward={"terms": terms}), "test")
+        check(reward={"terms": terms})
+    for key in base:
+        without: dict[str, Any] = {"conversation": base | {key: None}}
+        with pytest.raises(UserError, match=rf"test: conversation.{key}: null, .*methods.yaml has in from_"):
+            check(**without)
+        with pytest.raises(UserError, match="set from_verifying and seeds_verifying there to"):
+            check({"from_verifying": []}, **without)
+        check({"from_verifying": [], "seeds_verifying": []}, **without)
+    elsewhere = {name: f"/mine/{name}.txt" for name in ("first", "retry", *base)} | {"folder": "/mine"}
+    with pytest.raises(UserError, match=r"test: conversation.folder: /mine: .*copy them there"):
+        check(conversation=elsewhere)
 
 
 def test_a_changed_value_trains_the_arms_again_whose_settings_hold_it() -> None:
@@ -247,12 +262,10 @@ def test_two_methods_on_two_seeds(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     here = checkout.root / METHODS.parent
     rows = methods() | {"seeds": [1, 2], "from_base": ["stage1"], "from_stage1": ["stage2"]}
-    rows |= {"resampled": ["stage1"], "from_verifying": [], "voted": ["stage2"], "samples": 2}
-    (here / "methods.yaml").write_text(yaml.safe_dump(rows))
-    pipeline = yaml.safe_load((here / "dvc.yaml").read_text())
     # PAG's have a base model of their own: as many processes again.
-    pipeline["stages"] = {name: one for name, one in pipeline["stages"].items() if "verifying" not in name}
-    (here / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    rows |= {"from_verifying": [], "seeds_verifying": []}
+    rows |= {"resampled": ["stage1"], "voted": ["stage2"], "samples": 2}
+    (here / "methods.yaml").write_text(yaml.safe_dump(rows))
     params = checkout.root / "params.yaml"
     params.write_text(compose(["smoke=yes"], checkout.root / "conf"))
 
