@@ -33,22 +33,33 @@ def profiles(conf: Path = CONF) -> list[str]:
 
 
 def check_known(name: str, conf: Path = CONF) -> None:
-    """Refuses a name that is no profile.
+    """Refuses a name that is no profile, and a profile that has another name than its file.
 
     Raises:
-        UserError: with the nearest name and the list.
+        UserError: with the nearest name and the list, or the line to write.
     """
     if name not in profiles(conf):
         raise unknown_name(f"{conf}/profile", name, profiles(conf))
+    found: object = name
+    with suppress(Exception):  # whoever composes it next says what is wrong
+        found = parse_yaml(compose([f"profile={name}"], conf))["profile"]
+    if found != name:
+        raise UserError(
+            f"{conf}/profile/{name}.yaml: profile: {found}; expected {name}, as results go by that line; "
+            "correct it."
+        )
 
 
 def check_profile_named(overrides: list[str], root: Path = Path()) -> None:
     """Refuses to go back to the default of conf/config.yaml where no override names a profile.
 
     Raises:
-        UserError: `params.yaml` names another profile; with what to type.
+        UserError: `params.yaml` names another profile, with what to type; or as `check_known`.
     """
-    if any(one.startswith("profile=") for one in overrides):
+    named = [one.removeprefix("profile=").split(",") for one in overrides if one.startswith("profile=")]
+    if named:
+        for name in sorted({*named[-1]} & {*profiles(root / CONF)}):  # DVC says itself of others
+            check_known(name, root / CONF)
         return
     default = parse_yaml(compose([], root / CONF))["profile"]
     now = default

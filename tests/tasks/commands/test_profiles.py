@@ -104,6 +104,20 @@ def test_what_was_composed_last_is_no_hand_edit_whatever_became_of_the_profile(c
     assert main(["mine"]) == 2
 
 
+def test_a_copied_profile_names_itself(checkout, capsys):
+    copied = Path("conf/profile/copied.yaml")
+    copied.write_text(Path("conf/profile/default.yaml").read_text())
+    asked = (["copied"], ["--known", "copied"], ["--composing", "seed=1", "profile=gsm8k,copied"])
+    for arguments in (*asked, ["--aside", "--composing", "profile=copied"]):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err == (
+            "error: conf/profile/copied.yaml: profile: default; expected copied, as results go by that "
+            "line; correct it.\n"
+        )
+    copied.write_text(copied.read_text().replace("profile: default", "profile: copied"))
+    assert [main(arguments) for arguments in asked] == [0, 0, 0]
+
+
 @pytest.mark.parametrize("aside", [[], ["--aside"]])
 def test_no_profile_is_left_unasked(checkout, capsys, aside):
     composing = [*aside, "--composing", "stage2.alpha=5,6"]
