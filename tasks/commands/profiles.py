@@ -72,6 +72,21 @@ def check_profile_named(overrides: list[str], root: Path = Path()) -> None:
         )
 
 
+def check_carried(name: str, root: Path = Path()) -> None:
+    """Refuses what the temporary checkout of `make smoke` would not have: it gets what git does not ignore.
+
+    Raises:
+        UserError: a watched folder is one that git ignores, named by its place in this checkout.
+    """
+    watched: dict[str, str] = parse_yaml(compose([f"profile={name}"], root / CONF))["watched"]
+    for key, path in watched.items():
+        if not Path(path).is_absolute() and _git(root, "check-ignore", path):
+            raise UserError(
+                f"watched.{key}: {path}: git ignores it, and the checkout of a smoke run lacks it; name it "
+                f"by its absolute path, here and in {key}.path."
+            )
+
+
 def missing_here(name: str, conf: Path = CONF) -> str | None:
     """What this machine lacks to run a profile, as one line; None if nothing."""
     reward = parse_yaml(compose([f"profile={name}"], conf))["reward"]
@@ -175,6 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         if given.name is not None:
             check_known(given.name)
+        if given.known and given.name is not None:
+            check_carried(given.name)
         if given.known and not str(Path.cwd()).isascii():
             raise UserError(
                 f"{Path.cwd()}: DVC makes no temporary checkout of one whose path has letters beyond ASCII; "

@@ -104,6 +104,17 @@ def test_what_was_composed_last_is_no_hand_edit_whatever_became_of_the_profile(c
     assert main(["mine"]) == 2
 
 
+def test_a_smoke_run_is_refused_what_git_would_not_carry(checkout, capsys):
+    Path(".gitignore").write_text("/models/\n")
+    profile = Path("conf/profile/mine.yaml")
+    for folder, code in (("models/mine", 2), (str(checkout / "models/mine"), 0), ("mine", 0)):
+        profile.write_text(f"# @package _global_\nprofile: mine\nwatched: {{model: {folder}}}\n")
+        profile.write_text(profile.read_text() + "reward: {extractor: boxed, matcher: integer}\n")
+        assert main(["--known", "mine"]) == code
+    assert "error: watched.model: models/mine: git ignores it" in capsys.readouterr().err
+    assert main(["mine"]) == 0
+
+
 def test_a_copied_profile_names_itself(checkout, capsys):
     copied = Path("conf/profile/copied.yaml")
     copied.write_text(Path("conf/profile/default.yaml").read_text())
