@@ -99,21 +99,10 @@ def test_a_bare_gold_answer_stands_for_itself_and_a_long_text_does_not():
 SENTENCES = r"""
 Natalia sold 100+100 = 200 clips. #### 200
 Natalia sold 48/2 = <<48/2=24>>24 clips in May.
-Natalia sold $48/2 = 24$ clips in May.
-Weng earns 12/60 = $0.2 per minute.
 #### 200
 The final answer is 200.
 The answer is $\frac{1}{2}$.
 Answer: (B)
-So there are 12 red apples.
-Therefore, the area is 5 cm^2.
-The area of the triangle is 24.
-The total cost is $24.50.
-We get 24.
-She has 12 apples left.
-Betty needs 5 more dollars.
-Tom is 5 years old.
-There are 200 clips.
 """.strip().splitlines()
 ANSWERS = r"""
 \text{Evelyn}
@@ -161,7 +150,7 @@ def test_a_sentence_is_no_matter_where_the_extractor_finds_an_answer_or_words_ar
 
 
 def test_what_may_be_a_sentence_is_kept_with_a_warning(caplog):
-    kept = "each of her 5 friends pays the waiter"
+    kept = "She has 12 apples left"
     assert golds(kept, "5", extractor="boxed", matcher="math_acc")[0] == [(kept,), ("5",)]
     assert f"1 of the gold answers may be sentences that hold the answer, such as {kept!r}" in caplog.text
     assert "where that is not meant, set reward.extractor" in caplog.text
