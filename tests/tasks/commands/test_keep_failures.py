@@ -34,10 +34,11 @@ def test_what_is_wrong_greedily_is_kept_in_order(small_run: Path) -> None:
         )
         if not (text.isdigit() and int(text) == sum(map(int, problem.problem.split("+"))))
     ]
-    assert 10 < len(wrong) < len(problems)
-    kept, answered = failures(Evaluator(small_run / "base", settings, RUNTIME), iter(problems), 10)
-    assert kept == wrong[:10]
-    assert answered == problems.index(wrong[9]) + 1
+    assert 2 < len(wrong) < len(problems)
+    few = len(wrong) - 1  # how many there are hangs on the processor that trained the model
+    kept, answered = failures(Evaluator(small_run / "base", settings, RUNTIME), iter(problems), few)
+    assert kept == wrong[:few]
+    assert answered == problems.index(wrong[few - 1]) + 1
     with pytest.raises(UserError, match=rf"answers only {len(wrong)} wrongly, and 64 are asked for"):
         failures(Evaluator(small_run / "base", settings, RUNTIME), iter(problems), 64)
 
