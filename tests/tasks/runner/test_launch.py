@@ -154,6 +154,7 @@ def test_a_server_on_the_trainers_gpus_is_left_its_share_of_them(
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("score_core.rl.arguments.CHUNK", 1000)
+    monkeypatch.setattr("score_core.models.memory.READ", 1000)
     assert sizes(found, 4e8) == sizes(runtime(), left * 4e8)
     assert sizes(runtime(), 4e8).tokens > sizes(runtime(), 3e8).tokens
 
