@@ -46,6 +46,7 @@ def test_every_model_on_a_gpu_takes_its_room(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Gpu)
     monkeypatch.setattr("score_core.rl.arguments.CHUNK", 1000)
+    monkeypatch.setattr("score_core.models.memory.READ", 1000)
     judge = {"path": str(tmp_path / "judge"), "revision": None, "dtype": "float32", "template_options": {}}
     heard = {
         "name": "gold_judge",
