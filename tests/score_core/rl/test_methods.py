@@ -112,8 +112,8 @@ def test_supervised_methods_maximise_the_likelihood_of_what_they_choose(
     small_run: Path, tmp_path: Path, case: str
 ) -> None:
     section, settings, pairs = SUPERVISED[case]
-    # Many prompts: the base model hardly ever corrects. The policy is another one than the one sampled from.
-    config = small_config(**{section: {"prompts_per_step": 64, **settings}})
+    # Many samples: the base model hardly ever corrects. The policy is another one than the one sampled from.
+    config = small_config(**{section: {"prompts_per_step": 64, "samples_per_prompt": 32, **settings}})
     trainer = make_trainer(
         small_run, tmp_path, config, section, disturbed=0.03, runtime=in_micro_batches(100)
     )
