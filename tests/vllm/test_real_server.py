@@ -32,7 +32,7 @@ from score_core.rollout.engines.engine import Engine, Request, Sampled
 from score_core.rollout.engines.vllm_server import Question, VllmServer
 from tasks.runner.sampler import sampler
 from tests.configs import ROOT, runtime
-from tests.score_core.models.test_handover import adapted
+from tests.score_core.models.test_handover import adapted, change_adapter
 from tests.small_run import evaluate, folders, small_config, train_stage, untied
 
 pytestmark = pytest.mark.vllm
@@ -176,10 +176,7 @@ def test_adapters_are_followed_and_left_out_where_they_are_off(
 
     for number in range(3):
         torch.manual_seed(number)
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if ".lora_B." in name:
-                    weight.normal_(std=0.1)
+        change_adapter(model, lambda weight: weight.normal_(std=0.1))
         agrees()
         with model.disable_adapter():
             agrees()

@@ -41,6 +41,14 @@ def adapted(model: Any, targets: Any = "all-linear", rank: int = 4) -> Any:
     return found.eval()
 
 
+@torch.no_grad()
+def change_adapter(model: Any, change: Callable[[torch.Tensor], object]) -> None:
+    """Changes what is added to each layer, by the half of its adapter that starts at 0."""
+    for name, weight in model.named_parameters():
+        if ".lora_B." in name:
+            change(weight)
+
+
 def logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
         return model(input_ids=IDS).logits
@@ -102,10 +110,7 @@ def test_an_adapter_alone_keeps_what_merging_into_bf16_loses(
     make_model: Callable[..., Any], tmp_path: Path
 ) -> None:
     model = adapted(make_model())
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if ".lora_B." in name:
-                weight.mul_(1e-5)
+    change_adapter(model, lambda weight: weight.mul_(1e-5))
     for name, adapters in (("merged", True), ("base", False)):
         write_whole(model, tmp_path / name, torch.bfloat16, adapters)
     merged, base = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "base"))

@@ -18,7 +18,7 @@ from tasks.commands.sampler import main
 from tasks.runner.sampler import longest_asked
 from tests.configs import ROOT
 from tests.small_run import lay_out, write_parameters
-from tests.tasks.runner.test_sampler import stand_in
+from tests.tasks.runner.test_sampler import server_of, stand_in
 
 
 def test_a_standing_server_serves_until_it_is_interrupted(small_run: Path, tmp_path: Path) -> None:
@@ -41,8 +41,7 @@ def test_a_standing_server_serves_until_it_is_interrupted(small_run: Path, tmp_p
         said = [process.stdout.readline(), process.stdout.readline()]
         assert f"launch.sampler: http://127.0.0.1:{port}\n" in said
         assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).is_success
-        children = psutil.Process(process.pid).children(recursive=True)
-        (line,) = (child.cmdline() for child in children if "tests.stand_in" in child.cmdline())
+        line = server_of(psutil.Process(process.pid)).cmdline()
         # Also for the method whose dialogues are the longest.
         config = load_config(tmp_path / "params.yaml", SETTINGS)
         longest = longest_asked(config, small_run / "base", config.stage("pag").attempts, verifies=True)

@@ -42,6 +42,12 @@ def starting(python: str, **vllm: Any) -> Any:
     return runtime(threads=1, launch={"sampler": "start"}, vllm={"python": python, **vllm})
 
 
+def server_of(process: psutil.Process) -> psutil.Process:
+    """The stand-in that a process has started."""
+    (server,) = (child for child in process.children(recursive=True) if "tests.stand_in" in child.cmdline())
+    return server
+
+
 def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
@@ -51,11 +57,7 @@ def test_it_is_started_for_the_model_and_ends_with_the_block(small_run: Path, tm
     with sampler(small_config(), settings, small_run / "base", 2, tmp_path / "runs") as address:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
         assert httpx.get(f"{address}/v1/models").json()["data"][0]["id"] == "policy"
-        (server,) = (
-            process
-            for process in psutil.Process().children(recursive=True)
-            if "tests.stand_in" in process.cmdline()
-        )
+        server = server_of(psutil.Process())
         line = server.cmdline()
         environment = server.environ()
     assert gone(server)
@@ -81,11 +83,7 @@ def test_it_has_room_for_the_adapters_that_it_is_asked_for(small_run: Path, tmp_
     def started(rank: int | None, model: Path) -> tuple[dict[str, str], dict[str, str]]:
         settings = small_config(lora=rank and {"rank": rank, "alpha": 8})
         with sampler(settings, starting(stand_in(tmp_path)), model, 2, tmp_path):
-            (server,) = (
-                process
-                for process in psutil.Process().children(recursive=True)
-                if "tests.stand_in" in process.cmdline()
-            )
+            server = server_of(psutil.Process())
             return dict(pairwise(server.cmdline())), server.environ()
 
     route = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"

@@ -19,7 +19,7 @@ from score_core.rollout.engines.engine import Engine, Request, Sampled
 from score_core.rollout.engines.vllm import SEEDS, VllmEngine
 from score_core.rollout.engines.vllm_server import Question, VllmServer
 from tests.configs import runtime
-from tests.score_core.models.test_handover import adapted
+from tests.score_core.models.test_handover import adapted, change_adapter
 from tests.stand_in import Handler, StandIn
 
 PROMPTS = [[2, 9, 8, 14, 7], [2, 7], [2, 11, 12, 13, 14, 4, 15, 15], [2, 5, 3]]
@@ -150,10 +150,7 @@ def test_of_an_adapters_model_the_base_goes_once_and_then_the_adapter_alone(
     agrees(2)
     for number in range(3):
         torch.manual_seed(number)
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if ".lora_B." in name:
-                    weight.normal_(std=0.3)
+        change_adapter(model, lambda weight: weight.normal_(std=0.3))
         agrees(1)
     with model.disable_adapter():  # the reference
         agrees(0)
@@ -193,10 +190,7 @@ def test_an_adapter_that_did_not_arrive_is_noticed(
     model = adapted(make_model())
     engine.load(model)
     taking.lies = {"stale"}
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if ".lora_B." in name:
-                weight.neg_()
+    change_adapter(model, lambda weight: weight.neg_())
     with pytest.raises(UserError, match=r"launch\.sampler: the server at .* differs from the trainer"):
         engine.load(model)
 
