@@ -32,9 +32,9 @@ def run(given: argparse.Namespace) -> int:
 
     end_with_parent()
     base = base_of(given.model)
-    # Of every method, which validates with two attempts at least; those that verify need the prompts for it.
+    # Of every method; those that verify need the prompts for it.
     can_verify = None not in (config.conversation.verify, config.conversation.revise)
-    asked = {(max(2, one.attempts), one.verifies) for one in (config.evaluation, *config.stages.values())}
+    asked = {(one.attempts, one.verifies) for one in (config.evaluation, *config.stages.values())}
     longest = max(longest_asked(config, base, *one) for one in asked if can_verify or not one[1])
     rank = adapter_rank(config, given.model)
     with serving(base, config.dtype, longest, rank, runtime, given.host, given.port, None) as child:

@@ -85,8 +85,7 @@ def launch(
     if engine == "vllm":
         # Told apart here, since from here on the one that was started is an address like any other.
         beside = settings.sampler_beside or (settings.sampler == "start" and runtime.vllm.gpus is None)
-        # Validation asks for a correction, also of a method of one attempt.
-        address = serve(runtime, max(2, sampling.attempts), sampling.verifies)
+        address = serve(runtime, sampling.attempts, sampling.verifies)
         settings = settings.model_copy(update={"sampler": address, "sampler_beside": beside})
     if settings.strategy != "single":
         mixed = section is not None and config.mixed_precision(settings.strategy)

@@ -91,6 +91,7 @@ def longest_asked(config: Config, base: Path, attempts: int, verifies: bool) -> 
         attempts: of a dialogue.
         verifies: whether the model judges them.
     """
+    attempts = max(2, attempts)  # validation asks for a correction, also under a method of one attempt
     conversation = load_conversation(base, config.conversation, attempts, verifies=verifies)
     evaluated = conversation.limited(config.evaluated_conversation.max_new_tokens)
     judge = make_self_judge(config, conversation, base, attempts)

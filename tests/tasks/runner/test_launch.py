@@ -76,7 +76,7 @@ def test_an_engine_that_cannot_work_is_refused_before_a_server_is_started() -> N
         launch("tasks.train", [], config(training={"sampling": "any"}), uneven, "stage1", no_server)
 
 
-def test_a_server_is_started_for_the_correction_that_validation_asks_for(
+def test_a_server_is_started_for_the_dialogues_of_the_stages_method(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -88,7 +88,7 @@ def test_a_server_is_started_for_the_correction_that_validation_asks_for(
 
     for section in ("single_turn", "stage1", "pag"):
         launch("tasks.train", [], allowed, runtime(launch={"sampler": "start"}), section, serve)
-    assert asked == [(2, False), (2, False), (2, True)]
+    assert asked == [(1, False), (2, False), (2, True)]
 
 
 def test_a_reproducible_stage_starts_no_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from score_core.errors import UserError
 from score_core.models.folders import load_model
 from tasks.runner.processes import GRACE
-from tasks.runner.sampler import sampler
+from tasks.runner.sampler import longest_asked, sampler
 from tests.configs import config, runtime
 from tests.small_run import small_config
 from tests.tasks.runner.stages import ROOT, TWO, finish, start, workplace
@@ -77,6 +77,11 @@ def test_it_is_started_for_the_model_and_ends_with_the_block(small_run: Path, tm
     assert environment["VLLM_SERVER_DEV_MODE"] == environment["HF_HUB_OFFLINE"] == "1"
     assert environment["OMP_NUM_THREADS"] == "1"
     assert not Path(options["--model"]).exists()
+
+
+def test_it_has_room_for_the_correction_that_validation_asks_for(small_run: Path) -> None:
+    one, two = (longest_asked(small_config(), small_run / "base", attempts, False) for attempts in (1, 2))
+    assert one == two == 33, "as the server's --max-model-len above"
 
 
 def test_it_has_room_for_the_adapters_that_it_is_asked_for(small_run: Path, tmp_path: Path) -> None:
