@@ -23,7 +23,7 @@ USED = 0.9  # of a GPU: the rest is its driver's, the libraries', and lost betwe
 ADAM = 16  # bytes a trained number: itself, its gradient and two moments, in float32
 CPU_TOKENS, CPU_ROWS = 65_536, 1024  # fixed, so that results on CPUs do not depend on their memory
 MOST_TOKENS, MOST_ROWS = 262_144, 4096  # more at a time is no faster
-READ = 10**9  # bytes for the prompts that are read at a time: enough tokens to keep a GPU busy
+READ = 10**9  # bytes for what is read at a time, prompts or instructions: enough to keep a GPU busy
 LIVE = 10**9  # numbers that ZeRO-3 keeps gathered while it trains
 DTYPES: dict[Literal["float32", "bfloat16"], int] = {"float32": 4, "bfloat16": 2}
 
@@ -38,6 +38,8 @@ class Shape:
         cached: numbers that the cache keeps of a token in one layer: its keys and values.
         dtype: bytes of a number that is computed with.
         tied: whether embedding and output layer are the same weights.
+        repeated: numbers of a token's keys and values in one layer as its queries' heads see them, if several
+            share what is cached; else 0.
     """
 
     parameters: int
@@ -48,6 +50,7 @@ class Shape:
     cached: int
     dtype: int
     tied: bool = False
+    repeated: int = 0
 
     @classmethod
     def of(cls, folder: Path, config: PreTrainedConfig, dtype: Literal["float32", "bfloat16"]) -> "Shape":
@@ -72,6 +75,7 @@ class Shape:
             2 * heads * size,
             DTYPES[dtype],
             bool(getattr(config, "tie_word_embeddings", True)),
+            2 * text.num_attention_heads * size if text.num_attention_heads > heads else 0,
         )
 
     @property
@@ -106,18 +110,23 @@ class Shape:
         kept = tokens * self.token_activations(checkpointing)
         return kept + max(4 * 4 * scored, 3 * tokens * self.token_layer)
 
-    @property
-    def token_read(self) -> int:
-        """Bytes of a token in the layer that computes, without backward: what comes in, and the MLP's parts.
+    def row_read(self, width: int, columns: int) -> int:
+        """Bytes of a row while some of its tokens are read, without backward, in the layer that computes.
 
-        In float32, which an adapter's inputs and outputs are, whatever it sits on.
+        What comes in, in float32, which an adapter's inputs and outputs are, whatever it sits on; and the
+        MLP's parts or the keys and values that heads share, which attention copies for each where there is a
+        mask, whichever takes more. For one token a row, as in decoding, it copies nothing.
+
+        Args:
+            width: tokens that are read.
+            columns: tokens that are in the cache then, these included.
         """
-        return 4 * (8 * self.hidden + 3 * self.intermediate)
+        parts = max(width * 4 * 3 * self.intermediate, columns * self.repeated * self.dtype)
+        return width * 4 * 8 * self.hidden + parts
 
-    @property
-    def tokens_read(self) -> int:
-        """How many tokens may be read at a time."""
-        return READ // self.token_read
+    def rows_read(self, width: int, columns: int) -> int:
+        """How many rows may be read at a time; as `row_read`."""
+        return max(1, READ // self.row_read(width, columns))
 
     @property
     def row_logits(self) -> int:
@@ -193,7 +202,7 @@ def fit_batches(
     if room is None:
         return BatchSizes(max(CPU_TOKENS, longest), CPU_ROWS)
     held, sampling = weights
-    sampling += max(READ, longest * shape.token_read)
+    sampling += max(READ, shape.row_read(longest, longest))
     free = USED * room - held
     kept, row = shape.token_activations(checkpointing), longest * shape.token_cached + shape.row_logits
     tokens = min(int(free / (kept + 3 * shape.token_layer)), int((free - 16 * chunk) / kept))

@@ -116,7 +116,7 @@ class _Decoder:
         # As an index it gives the output layer rows side by side: of rows apart, torch would multiply each
         # with weights of its own, where they are frozen, a table as large as (n, H, V) on a CPU.
         self.last_1 = torch.tensor([-1], device=model.device)
-        self.most_read = Shape.from_config(0, model.config, "float32").tokens_read
+        self.shape = Shape.from_config(0, model.config, "float32")
         self.mask_NC = torch.zeros(count, columns, dtype=torch.long, device=model.device)
         self.read_N = torch.zeros(count, dtype=torch.long, device=model.device)  # real tokens of a row
         self.order_N = torch.arange(count, device=model.device)
@@ -189,7 +189,8 @@ class _Decoder:
         device = self.model.device
         ids_nL, real_nL = torch.tensor(ids, device=device), torch.tensor(real, device=device)
         # As many rows at a time as there is memory for: what a layer makes of them, not only their cache.
-        start, size = self.cache.get_seq_length(), max(1, self.most_read // width)
+        start = self.cache.get_seq_length()
+        size = self.shape.rows_read(width, start + width)
         logits = []
         for first, (ids_mL, real_mL) in enumerate(zip(ids_nL.split(size), real_nL.split(size), strict=True)):
             self.cache.go_to(first * size, start)

@@ -11,8 +11,8 @@ from tests.configs import config, runtime
 
 CHUNK = 2**26
 # Qwen2.5's: 1.5 and 7 billion numbers.
-SMALL = Shape(1_543_714_304, 28, 1536, 8960, 151_936, 2 * 2 * 128, 2, tied=True)
-LARGE = Shape(7_615_616_512, 28, 3584, 18_944, 152_064, 2 * 4 * 128, 2)
+SMALL = Shape(1_543_714_304, 28, 1536, 8960, 151_936, 2 * 2 * 128, 2, True, 2 * 12 * 128)
+LARGE = Shape(7_615_616_512, 28, 3584, 18_944, 152_064, 2 * 4 * 128, 2, repeated=2 * 28 * 128)
 LORA = {"rank": 16, "alpha": 32, "targets": "all-linear"}
 LONGEST = 512 + 2 * 512 + 30  # the README's example
 
@@ -33,8 +33,11 @@ def test_a_shape_is_read_from_a_folder_without_its_weights(tmp_path):
     save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, tmp_path / "model-1.safetensors")
     save_file({"c": torch.zeros(11)}, tmp_path / "model-2.safetensors")
     shape = Shape.of(tmp_path, settings, "bfloat16")
-    assert shape == Shape(15 + 7 + 11, 3, 32, 48, 50, 2 * 2 * 8, 2, tied=settings.tie_word_embeddings)
+    assert shape == Shape(15 + 7 + 11, 3, 32, 48, 50, 2 * 2 * 8, 2, settings.tie_word_embeddings, 2 * 4 * 8)
     assert shape.token_cached == 3 * 2 * 2 * 8 * 2
+    assert shape.row_read(1, 1000) == 4 * 8 * 32 + 1000 * 2 * 4 * 8 * 2
+    settings.num_key_value_heads = 4
+    assert Shape.of(tmp_path, settings, "bfloat16").repeated == 0, "each head has its own"
 
 
 @pytest.mark.parametrize("room", [24e9, 40e9, 80e9])
@@ -46,7 +49,9 @@ def test_the_example_of_the_readme_fits_usual_gpus(room):
     assert held[0] + SMALL.scoring(sizes.tokens, CHUNK, False) <= 0.9 * room
     rows = sizes.rows * (LONGEST * SMALL.token_cached + SMALL.row_logits)
     assert held[0] + READ + rows <= 0.9 * room
-    assert 1000 < SMALL.tokens_read == READ // SMALL.token_read
+    # Prompts by what the MLP makes of them; an instruction after a long dialogue by what attention copies.
+    assert SMALL.rows_read(512, 512) == READ // (512 * 4 * (8 * 1536 + 3 * 8960))
+    assert SMALL.rows_read(20, LONGEST) == READ // (20 * 4 * 8 * 1536 + LONGEST * 2 * 1536 * 2)
 
 
 def test_more_room_and_recomputing_make_larger_batches():

@@ -110,15 +110,26 @@ def test_what_is_read_together_fits_the_memory_for_it(make_model, conversation, 
     engine, asked = BuiltinEngine(), Request(PROMPTS, 3, 2, u)
     engine.load(model)
     expected = engine.sample(conversation, asked)
-    monkeypatch.setattr(memory, "READ", tokens * Shape.from_config(0, model.config, "float32").token_read)
-    shapes = []
+    room = tokens * Shape.from_config(0, model.config, "float32").row_read(1, 0)
+    monkeypatch.setattr(memory, "READ", room)
+    forwards, attend = [], torch.nn.functional.scaled_dot_product_attention
+
+    def attending(query, key, value, **named):
+        if key.shape[1] > model.config.num_key_value_heads:
+            forwards[-1]["copied"] = 4 * (key.numel() + value.numel())
+        return attend(query, key, value, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attending)
     handle = model.register_forward_pre_hook(
-        lambda module, given, named: shapes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+        lambda module, given, named: forwards.append({"shape": tuple(named["input_ids"].shape), "copied": 0}),
+        with_kwargs=True,
     )
     found = engine.sample(conversation, asked)
     handle.remove()
-    read = [(rows, width) for rows, width in shapes if width > 1]
-    assert len(read) > 3 and all(rows * width <= tokens or rows == 1 for rows, width in read)
+    read = [(*one["shape"], one["copied"]) for one in forwards if one["shape"][1] > 1]
+    assert len(read) > 3 and any(copied for *_, copied in read)
+    assert all(rows == 1 or rows * width * 4 * 8 * 16 + copied <= room for rows, width, copied in read)
+    assert not any(one["copied"] for one in forwards if one["shape"][1] == 1)
     assert found.segments == expected.segments and found.truncated == expected.truncated
     for one, other in zip(found.logp, expected.logp, strict=True):
         assert [value for row in one for value in row] == pytest.approx(
