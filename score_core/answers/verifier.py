@@ -65,6 +65,7 @@ class Verifier:
         # Gold answers need not stand after a marker.
         whole = settings.model_copy(update={"mode": "default"})
         self._extract_gold: Extractor = named(EXTRACTORS, settings.extractor, "reward.extractor", whole)
+        self._nothing = f"no answer found by the extractor {settings.extractor}"
         self._matcher: ExactMatcher = named(MATCHERS, settings.matcher, "reward.matcher", settings)
 
     def verify_all(self, texts: Sequence[str], references: Sequence[tuple[str, ...]]) -> list[Verdict]:
@@ -133,7 +134,7 @@ class Verifier:
         if extracted is None:
             extracted = part.strip()
             if not extracted or len(extracted) > MAX_BARE_GOLD_CHARACTERS or "\n" in extracted:
-                return None, Reason(NOT_FOUND, f"no answer found by the extractor {self._settings.extractor}")
+                return None, Reason(NOT_FOUND, self._nothing)
         normalise = self._matcher.normalise
         boxed = () if self._matcher.whole_golds else boxes(part)
         if extracted in boxed and len(set(map(normalise, boxed))) > 1:
@@ -144,8 +145,7 @@ class Verifier:
             return None, Reason(NO_ANSWER, says)
         sentence = bare and self._matcher.is_sentence(answer)
         if sentence:
-            says = f"no answer found by the extractor {self._settings.extractor} in {extracted[:80]!r}"
-            return None, Reason(NOT_FOUND, says)
+            return None, Reason(NOT_FOUND, f"{self._nothing} in {extracted[:80]!r}")
         if sentence is None:
             doubtful.append(extracted)
         says = f"{answer[:80]!r} {self._matcher.complaint} by the matcher {self._settings.matcher}"
