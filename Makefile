@@ -95,7 +95,7 @@ vllm: ## The sampling server's own environment, .venv-vllm; build=cpu or build=g
 	    && echo gpu || echo cpu))
 
 .PHONY: test-vllm
-test-vllm: $(READY) vllm ## The engine vllm against the real server, about a quarter of an hour
+test-vllm: $(READY) vllm ## The engine vllm against the real server, about twenty minutes
 	@python -m pytest -m vllm
 
 .PHONY: fuzz
