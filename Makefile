@@ -86,7 +86,7 @@ merge: $(READY) ## A trained adapter and its base as one model, in merged/
 	@python -m tasks.commands.merge $(args)
 
 .PHONY: test
-test: lint ## Every check: lint and all tests, a quarter of an hour; workers=N runs more files at once
+test: lint ## Every check: lint and all tests, about twenty minutes; workers=N runs more files at once
 	@python -m pytest -n $(or $(workers),2) --dist loadfile --no-loadscope-reorder --durations 20 --durations-min 20
 
 .PHONY: vllm
