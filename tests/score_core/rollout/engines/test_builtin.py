@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from score_core.models import memory
-from score_core.models.memory import Shape
 from score_core.rl.logprobs import add_token_scoring, score
 from score_core.rollout.engines.builtin import BuiltinEngine
 from score_core.rollout.engines.drawing import choose
@@ -110,7 +109,7 @@ def test_what_is_read_together_fits_the_memory_for_it(make_model, conversation, 
     engine, asked = BuiltinEngine(), Request(PROMPTS, 3, 2, u)
     engine.load(model)
     expected = engine.sample(conversation, asked)
-    room = tokens * Shape.from_config(0, model.config, "float32").row_read(1, 0)
+    room = tokens * 4 * (8 * 16 + 3 * 24)  # what comes into a layer, and the MLP's parts
     monkeypatch.setattr(memory, "READ", room)
     forwards, attend = [], torch.nn.functional.scaled_dot_product_attention
 
@@ -128,6 +127,7 @@ def test_what_is_read_together_fits_the_memory_for_it(make_model, conversation, 
     handle.remove()
     read = [(*one["shape"], one["copied"]) for one in forwards if one["shape"][1] > 1]
     assert len(read) > 3 and any(copied for *_, copied in read)
+    assert all(rows * width <= tokens or rows == 1 for rows, width, _ in read)
     assert all(rows == 1 or rows * width * 4 * 8 * 16 + copied <= room for rows, width, copied in read)
     assert not any(one["copied"] for one in forwards if one["shape"][1] == 1)
     assert found.segments == expected.segments and found.truncated == expected.truncated
